@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) AND GPL-2.0-only */
+/* The policies: each gives a place in the table's keys. */
+#ifndef RELISTEN_CHOOSE_H
+#define RELISTEN_CHOOSE_H
+
+/* Up to so many listeners all are looked at, above that two by chance. */
+#define SCAN 8
+#define NOBODY 0xffffffff
+
+/* hash * n / 2^32, as the kernel's reciprocal_scale. */
+static __always_inline __u32 scale(__u32 hash, __u32 n)
+{
+	return ((__u64)hash * n) >> 32;
+}
+
+/* The key at a place; an empty place gives a key that is no listener's. */
+static __always_inline __u32 key_at(const struct relisten_table *t, __u32 place)
+{
+	/* The verifier knows less than the compiler of what a place can be. */
+	opaque(place);
+	if (place >= RELISTEN_MEMBERS)
+		return RELISTEN_LISTENERS;
+	return t->keys[place];
+}
+
+/* All reasons to avoid a listener. */
+#define ANY_REASON (RELISTEN_OUT | RELISTEN_DRAINING | RELISTEN_SUSPECTED | RELISTEN_HUNG | RELISTEN_FULL)
+
+#define MOST 0x3fffffffffffffffLL
+
+/* How much a listener has to do. Nobody fit: the most. */
+static __always_inline __s64 score(const struct relisten_table *t, __u32 place)
+{
+	__u32 key = key_at(t, place);
+	struct relisten_listener *l = listener(key);
+	if (!l)
+		return MOST;
+	__u32 state = READ_ONCE(l->state);
+	if (state & ANY_REASON)
+		return MOST;
+	if (state & RELISTEN_PUBLISHES) {
+		struct relisten_load *load = bpf_map_lookup_elem(&loads, &key);
+		if (load)
+			return (READ_ONCE(load->load) & MOST) + expected(l);
+	}
+	return (__s64)READ_ONCE(l->open) + expected(l);
+}
+
+/*
+ * Fewest connections. Of few, the fewest of all, beginning anywhere so that equals take turns. Of many, the better
+ * one of two: nearly as even, costs the same however many there are, and a listener that is new and empty is not
+ * sent everything at once. Where to begin comes from the packet's hash: a random number costs more than all the rest.
+ */
+__apart __u32 least(__u32 group, __u32 active, __u32 live, __u32 hash)
+{
+	const struct relisten_table *t = table(group, active);
+	__s64 lowest = MOST;
+	__u32 best = 0;
+
+	if (!t)
+		return 0;
+	if (live > SCAN) {
+		__u32 a = ((hash & 0xffff) * live) >> 16;
+		__u32 b = ((hash >> 16) * (live - 1)) >> 16;
+		if (b >= a)
+			b++;
+		return score(t, b) < score(t, a) ? b : a;
+	}
+	__u32 from = scale(hash, live);
+	for (__u32 i = 0; i < SCAN; i++) {
+		if (i >= live)
+			break;
+		__u32 place = from;
+		opaque(place);
+		place += i;
+		if (place >= live)
+			place -= live;
+		__s64 this = score(t, place);
+		if (this < lowest) {
+			lowest = this;
+			best = place;
+		}
+	}
+	return best;
+}
+
+__apart __u32 by_weight(__u32 group, __u32 active, __u32 live, __u32 at)
+{
+	const struct relisten_table *t = table(group, active);
+	__u32 low = 0, high = live;
+
+	if (!t)
+		return 0;
+	/* The first place whose sum is above. */
+	for (int i = 0; i < 9; i++) {
+		if (low >= high)
+			break;
+		__u32 middle = (low + high) / 2;
+		if (middle >= RELISTEN_LIVE)
+			break;
+		if (t->below[middle] > at)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low < live ? low : 0;
+}
+
+static __always_inline __u32 absorb(__u32 a, __u32 word)
+{
+	a = (a ^ word) * 0x9e3779b1;
+	return a ^ a >> 15;
+}
+
+/*
+ * A hash of the client's address, or false. The classic program computes the same, so clients stay with their
+ * slots whatever carries the policy out.
+ */
+static __always_inline bool client(struct sk_reuseport_md *ctx, __u32 *hash)
+{
+	__u32 words[4] = {};
+	bool v4 = true;
+
+	if (ctx->migrating_sk) {
+		struct bpf_sock *sk = ctx->migrating_sk;
+		if (sk->family == AF_INET) {
+			words[0] = sk->dst_ip4;
+		} else {
+			words[0] = sk->dst_ip6[0];
+			words[1] = sk->dst_ip6[1];
+			words[2] = sk->dst_ip6[2];
+			words[3] = sk->dst_ip6[3];
+			/* An IPv4 client of a dual-stack listener: ::ffff:a.b.c.d. */
+			v4 = !words[0] && !words[1] && words[2] == from_be32(0xffff);
+			if (v4)
+				words[0] = words[3];
+		}
+	} else if (ctx->eth_protocol == from_be16(ETH_P_IPV6)) {
+		v4 = false;
+		if (bpf_skb_load_bytes_relative(ctx, 8, words, 16, BPF_HDR_START_NET))
+			return false;
+	} else if (bpf_skb_load_bytes_relative(ctx, 12, words, 4, BPF_HDR_START_NET)) {
+		return false;
+	}
+
+	__u32 a = absorb(0x2545f491, from_be32(words[0]));
+	if (!v4) {
+		a = absorb(a, from_be32(words[1]));
+		a = absorb(a, from_be32(words[2]));
+		a = absorb(a, from_be32(words[3]));
+	}
+	a ^= a >> 16;
+	a *= 0x7feb352d;
+	a ^= a >> 15;
+	a *= 0x846ca68b;
+	*hash = a ^ a >> 16;
+	return true;
+}
+
+/* Highest random weight: a listener that goes moves only its own clients, one that comes takes its share of all. */
+__apart __u32 highest(__u32 group, __u32 active, __u32 live, __u32 client)
+{
+	const struct relisten_table *t = table(group, active);
+	__u32 best = 0, top = 0;
+
+	if (!t)
+		return 0;
+	for (__u32 i = 0; i < RELISTEN_LIVE; i++) {
+		if (i >= live)
+			break;
+		__u32 number = (client ^ t->draws[i].seed) * t->draws[i].factor;
+		if (number > top) {
+			top = number;
+			best = i;
+		}
+	}
+	return best;
+}
+
+static __always_inline __u32 by_cpu(const struct relisten_table *t, __u32 live)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	if (cpu < RELISTEN_CPUS) {
+		__u32 place = t->cpus[cpu];
+		if (place)
+			return place - 1;
+	}
+	return cpu % live;
+}
+
+/* The place that the policy gives; live is not 0. */
+static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
+				    struct relisten_group *g, const struct relisten_head *h, __u32 live)
+{
+	__u32 hash = ctx->hash;
+
+	switch (h->policy) {
+	case RELISTEN_RANDOM:
+		return scale(bpf_get_prandom_u32(), live);
+	case RELISTEN_ROUND_ROBIN:
+		return (__u32)__sync_fetch_and_add(&g->turn, 1) % live;
+	case RELISTEN_LEAST_CONNECTIONS:
+		return live > 1 ? least(group, active, live, hash) : 0;
+	case RELISTEN_CPU:
+		return by_cpu(&g->tables[active & 1], live);
+	case RELISTEN_CLIENT_IP:
+		/* Without an address, which can't be: the hash. */
+		return client(ctx, &hash) ? highest(group, active, live, hash) : scale(hash, live);
+	case RELISTEN_WEIGHTED:
+		return by_weight(group, active, live, scale(hash, h->total));
+	default:
+		return scale(hash, live);
+	}
+}
+
+#endif

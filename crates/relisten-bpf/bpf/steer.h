@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) AND GPL-2.0-only */
+/* Who gets a new connection, and who gets one whose listener left. */
+#ifndef RELISTEN_STEER_H
+#define RELISTEN_STEER_H
+
+/* Only when there is nobody else. A worker that leaves or is not there yet; nobody is thrown away for it. */
+#define LEAVES (RELISTEN_OUT | RELISTEN_DRAINING)
+
+/* Chooses `key` unless it is to be avoided for one of these reasons. Its state, or NULL. */
+static __always_inline struct relisten_listener *give(struct sk_reuseport_md *ctx, __u32 key, __u32 reasons)
+{
+	struct relisten_listener *l = listener(key);
+	if (!l || (READ_ONCE(l->state) & reasons))
+		return NULL;
+	/* Fails for a socket that does not listen now, or in another group. */
+	if (bpf_sk_select_reuseport(ctx, &sockets, &key, 0))
+		return NULL;
+	return l;
+}
+
+struct walk {
+	struct sk_reuseport_md *ctx;
+	const struct relisten_table *table;
+	__u32 from;
+	__u32 count;
+	__u32 reasons;
+	__u32 key;
+};
+
+static long step(__u32 i, struct walk *w)
+{
+	__u32 place = w->from + i;
+	if (place >= w->count)
+		place -= w->count;
+	w->key = key_at(w->table, place);
+	return give(w->ctx, w->key, w->reasons) ? 1 : 0;
+}
+
+/* Of `count` places, beginning anywhere, the first key that can be chosen; NOBODY. */
+__apart __u32 walk(struct sk_reuseport_md *ctx, __u32 group, __u32 active, __u32 count, __u32 reasons)
+{
+	struct walk w = { .ctx = ctx, .table = table(group, active), .count = count, .reasons = reasons };
+
+	if (!w.table)
+		return NOBODY;
+	if (w.count > RELISTEN_MEMBERS)
+		w.count = RELISTEN_MEMBERS;
+	w.from = scale(ctx->hash, w.count);
+	long looked = bpf_loop(w.count, step, &w, 0);
+	/* It ended early, or with the last one. */
+	if (looked < 1 || !give(ctx, w.key, reasons))
+		return NOBODY;
+	return w.key;
+}
+
+enum how { BY_POLICY, BY_FALLBACK, BY_LAST_RESORT, BY_NOBODY };
+
+/* Chooses. The key goes to `chosen`. */
+static __always_inline enum how decide(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
+				       struct relisten_group *g, const struct relisten_head *h, __u32 *chosen)
+{
+	__u32 live = h->live;
+
+	if (live > RELISTEN_LIVE)
+		live = RELISTEN_LIVE;
+	if (live) {
+		__u32 place = choose(ctx, group, active, g, h, live);
+		*chosen = key_at(&g->tables[active & 1], place);
+		if (give(ctx, *chosen, ANY_REASON))
+			return BY_POLICY;
+		/* The table is older than what is said of the listener itself. */
+		*chosen = walk(ctx, group, active, live, ANY_REASON);
+		if (*chosen != NOBODY)
+			return BY_FALLBACK;
+	}
+	*chosen = walk(ctx, group, active, h->members, LEAVES);
+	if (*chosen == NOBODY)
+		*chosen = walk(ctx, group, active, h->members, 0);
+	return *chosen == NOBODY ? BY_NOBODY : BY_LAST_RESORT;
+}
+
+/* SYN without ACK. The data begins with the TCP header. What is no TCP counts as new each time. */
+static __always_inline bool is_new(struct sk_reuseport_md *ctx)
+{
+	__u8 *data = ctx->data, *end = ctx->data_end;
+
+	if (ctx->ip_protocol != IPPROTO_TCP || data + 14 > end)
+		return true;
+	return (data[13] & 0x12) == 0x02;
+}
+
+/* Counts a new connection, once. */
+static __always_inline void note_new(struct relisten_group *g, enum how how, __u32 key)
+{
+	struct relisten_counters *c = how == BY_NOBODY ? NULL : counters_of(key);
+
+	if (!c)
+		add(&g->by_kernel, 1);
+	else if (how == BY_POLICY)
+		add(&c->by_policy, 1);
+	else if (how == BY_FALLBACK)
+		add(&c->by_fallback, 1);
+	else
+		add(&c->by_last_resort, 1);
+}
+
+/* A connection that was counted for one listener is from now on counted for another. */
+static __always_inline void move_count(struct relisten_group *g, __u64 cookie, __u64 listener_cookie, __u32 key)
+{
+	struct relisten_instance *i = the_instance();
+	struct relisten_counters *to = counters_of(key), *from = NULL;
+	struct relisten_owner owner = { .key = key, .counted = 1 }, *before;
+	__u32 from_key = 0;
+
+	if (!to || !i || !READ_ONCE(i->counting))
+		return;
+	owner.incarnation = READ_ONCE(to->incarnation);
+	before = bpf_map_lookup_elem(&moved, &cookie);
+	if (before) {
+		from_key = before->key;
+		from = of_owner(before);
+		before->key = owner.key;
+		before->incarnation = owner.incarnation;
+	} else {
+		if (bpf_map_update_elem(&moved, &cookie, &owner, BPF_NOEXIST)) {
+			add(&g->move_uncounted, 1);
+			return;
+		}
+		add(&i->moved, 1);
+		before = bpf_map_lookup_elem(&cookies, &listener_cookie);
+		if (before) {
+			from_key = before->key;
+			from = of_owner(before);
+		}
+	}
+	if (from) {
+		add_open(from_key, -1);
+		add(&from->moved_out, 1);
+	}
+	add_open(key, 1);
+	add(&to->moved_in, 1);
+}
+
+/* The listener of a connection in its queue, or of a half-open request, has left. */
+static __always_inline void note_moving(struct sk_reuseport_md *ctx, struct relisten_group *g, enum how how, __u32 key)
+{
+	__u32 state = ctx->migrating_sk->state;
+
+	if (how == BY_NOBODY)
+		add(&g->move_failed, 1);
+	else if (state == TCP_NEW_SYN_RECV)
+		add(&g->moved_requests, 1);
+	else if (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || state == TCP_SYN_RECV)
+		move_count(g, bpf_get_socket_cookie(ctx->migrating_sk), bpf_get_socket_cookie(ctx->sk), key);
+}
+
+/* Always SK_PASS: without a choice it means the kernel's own hash over the group, so nobody is refused. */
+__apart int steer(struct sk_reuseport_md *ctx, __u32 group)
+{
+	struct relisten_group *g = bpf_map_lookup_elem(&groups, &group);
+
+	if (!g)
+		return SK_PASS;
+	__u32 active = READ_ONCE(g->active), key = 0;
+	const struct relisten_head *h = &g->heads[active & 1];
+	bool counts = h->policy == RELISTEN_LEAST_CONNECTIONS;
+	if (counts)
+		keep_time(group, active, g, h->live);
+	enum how how = decide(ctx, group, active, g, h, &key);
+
+	if (ctx->migrating_sk) {
+		note_moving(ctx, g, how, key);
+	} else if (is_new(ctx)) {
+		note_new(g, how, key);
+		struct relisten_listener *l = counts && how != BY_NOBODY ? listener(key) : NULL;
+		if (l)
+			expect(l);
+	} else {
+		add(&g->acks, 1);
+	}
+	return SK_PASS;
+}
+
+#endif

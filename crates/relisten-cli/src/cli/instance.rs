@@ -1,0 +1,96 @@
+//! Commands to a running instance.
+
+use super::values::{Span, WorkerCount};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Which instance is meant.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Reach {
+    /// The instance; may be left out while only one runs
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// Reach the instance by its control socket instead of its name
+    #[arg(long, value_name = "PATH", conflicts_with = "name")]
+    pub(crate) control: Option<PathBuf>,
+}
+
+/// Show what an instance is doing
+///
+/// Listeners with their queues, workers with their state, what the machine or the privileges lack and what that
+/// costs. Without NAME: the only running instance, or a list of all. What can't be known with the privileges at
+/// hand is shown as a dash, null in JSON.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    /// Print one JSON object per instance, one per line
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Show it again every second until interrupted
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+/// Replace all workers by new ones, and lose no connection
+///
+/// New workers start beside the old ones and get connections as each becomes ready; its predecessor then finishes
+/// what it has. If a new worker fails, everything goes back to the old ones, the failed worker's last lines are
+/// printed, and the exit code is 1. The configuration file is read again.
+///
+/// The command returns when the new workers serve.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ReloadArgs {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    /// Wait until the old workers are gone, too
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Change the number of workers, and lose no connection
+///
+/// The number holds until the instance ends or reloads.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ScaleArgs {
+    /// How many workers
+    #[arg(value_name = "N")]
+    pub(crate) workers: WorkerCount,
+
+    /// Don't wait until all of them serve
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Stop an instance and wait until it is gone
+///
+/// Its workers get no new connections, finish what they have (at most --drain of `relisten run`), and get the stop
+/// signal. Connections that come later are refused.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    /// Don't let workers finish: stop signal at once
+    #[arg(long)]
+    pub(crate) now: bool,
+
+    /// Give up waiting after this time (exit code 1); the instance goes on stopping
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<Span>,
+}

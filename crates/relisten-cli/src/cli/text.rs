@@ -1,0 +1,87 @@
+//! The longer texts of the help.
+
+pub(super) const ABOUT: &str = "\
+Run any network server as N workers behind one port, and lose no connection: not by a reload, not by scaling up or \
+down.
+
+The server needs no change. relisten starts it N times, gives each worker its own listening socket on the same \
+address, and decides in the kernel which worker gets a new connection. No request passes through relisten itself.";
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  relisten run                              serve the current directory on 127.0.0.1:8080
+  relisten run -w 4 -- node server.js       four workers of a server, on its own port
+  relisten status                           what they are doing
+  relisten reload                           replace them by new ones
+  relisten scale 8                          four more
+  relisten load http://127.0.0.1:8080/      is any connection lost meanwhile?
+  relisten stop                             finish and end
+
+'relisten COMMAND --help' says more about each; 'relisten man' prints the manual.";
+
+pub(super) const RUN_ABOUT: &str = "\
+Run a server as N workers behind one port.
+
+COMMAND is any server. It may bind its address itself (relisten makes the socket a member of the group), or take its \
+sockets from LISTEN_FDS. Without COMMAND, the built-in worker serves the current directory over HTTP on \
+127.0.0.1:8080.
+
+relisten stays in the foreground. Standard output and error of the workers are forwarded line by line. SIGHUP reloads, \
+SIGTERM and SIGINT stop gracefully (a second one stops at once), SIGTTIN and SIGTTOU start or end one worker.
+
+Durations are numbers with a unit: 200ms, 30s, 2m, 1h30m.";
+
+pub(super) const RUN_EXAMPLES: &str = "\
+Examples:
+  relisten run
+      Serve the current directory on 127.0.0.1:8080
+  relisten run -w 4 -- python3 -m http.server 8000
+      Four workers on port 8000
+  relisten run -l 0.0.0.0:80 --user www-data -- gunicorn app:app
+      Open the port as root, run the workers as www-data
+  relisten run --ready http:/healthz --health http:/healthz -- ./server
+      Ready when the path answers, replaced when it no longer does
+  relisten run --name web --config web.toml
+      Options from a file; 'relisten reload web' reads it again";
+
+pub(super) const STATUS_EXAMPLES: &str = "\
+Examples:
+  relisten status
+  relisten status web --json | jq .workers
+  relisten status --watch";
+
+pub(super) const RELOAD_EXAMPLES: &str = "\
+Examples:
+  relisten reload
+  relisten reload web --wait && echo 'the old workers are gone'";
+
+pub(super) const SCALE_EXAMPLES: &str = "\
+Examples:
+  relisten scale 8
+  relisten scale 2 web";
+
+pub(super) const STOP_EXAMPLES: &str = "\
+Examples:
+  relisten stop
+  relisten stop web --timeout 20s || relisten stop web --now";
+
+pub(super) const LOAD_EXAMPLES: &str = "\
+Examples:
+  relisten load http://127.0.0.1:8080/
+      64 clients, a new connection for each request, for 10 s
+  relisten load --rate 500 --duration 1m http://127.0.0.1:8080/
+      500 new connections per second, however slow the server is
+  relisten load --keep-alive --clients 8 http://127.0.0.1:8080/
+      8 connections, used again and again";
+
+pub(super) const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  relisten completions bash > ~/.local/share/bash-completion/completions/relisten
+  relisten completions zsh > ~/.zfunc/_relisten
+  relisten completions fish > ~/.config/fish/completions/relisten.fish";
+
+pub(super) const MAN_EXAMPLES: &str = "\
+Examples:
+  relisten man | man -l -
+  relisten man run | man -l -
+  relisten man --dir ~/.local/share/man/man1";

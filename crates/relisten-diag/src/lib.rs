@@ -1,0 +1,25 @@
+//! What the kernel says about sockets.
+//!
+//! - [`sock_diag`]: every socket of a network namespace, with queue lengths and the times of its last data, over
+//!   netlink. No privilege needed.
+//! - [`process`] and [`owner`]: which processes belong to a worker, and which of them hold a socket.
+//! - [`unix`]: the connections of Unix sockets, by name.
+//! - [`counters`]: `/proc/net/snmp` and `/proc/net/netstat`.
+//! - [`quiet`]: has a leaving worker anything left to lose?
+//!
+//! Everything here only reads; nothing of the system is changed.
+#![forbid(unsafe_code)]
+
+pub mod counters;
+mod endpoint;
+mod error;
+pub mod owner;
+pub mod process;
+pub mod quiet;
+pub mod sock_diag;
+pub mod unix;
+pub mod waiting;
+
+pub use endpoint::Endpoint;
+pub use error::DiagError;
+pub use relisten::{SocketCookie, SocketInode};

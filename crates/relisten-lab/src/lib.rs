@@ -1,0 +1,4 @@
+//! relisten-lab
+#![forbid(unsafe_code)]
+
+pub mod load;

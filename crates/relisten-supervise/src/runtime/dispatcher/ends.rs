@@ -1,0 +1,116 @@
+//! Ends of processes.
+
+use super::Dispatcher;
+use crate::core::{Event, ExitStatus, Millis, Signal, WorkerId};
+use crate::runtime::clock;
+use rustix::process::{Pid, WaitOptions};
+use std::collections::BTreeSet;
+
+impl Dispatcher {
+    pub(super) fn kill(&mut self, worker: WorkerId, signal: Signal) {
+        let Some(process) = self.processes.get(&worker) else { return };
+        match signal {
+            Signal::Stop => {
+                let number = self.plan(process.facts.generation).stop_signal;
+                let signal =
+                    rustix::process::Signal::from_named_raw(number).unwrap_or(rustix::process::Signal::TERM);
+                let _ = rustix::process::pidfd_send_signal(&*process.pidfd, signal);
+            }
+            Signal::Kill => {
+                let _ = rustix::process::pidfd_send_signal(&*process.pidfd, rustix::process::Signal::KILL);
+                signal_session(process.facts.pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+
+    /// Collects every child that has ended: workers, and, as PID 1 or subreaper, whatever their children left.
+    pub(super) fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let pid = pid.as_raw_nonzero().get() as u32;
+            let worker = self.processes.values().find(|p| p.facts.pid == pid && p.facts.is_child);
+            if let Some(worker) = worker.map(|p| p.facts.worker) {
+                let status = match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => ExitStatus::Code(code),
+                    (None, Some(signal)) => ExitStatus::Signal(signal),
+                    (None, None) => continue,
+                };
+                self.gone(worker, status);
+            }
+        }
+    }
+
+    pub(super) fn gone(&mut self, worker: WorkerId, status: ExitStatus) {
+        let Some(process) = self.processes.remove(&worker) else { return };
+        self.leaving.end(worker);
+        let grace = Millis(self.plan(process.facts.generation).grace.as_millis() as u64);
+        for key in ["stdout", "stderr", "pidfd", "calls"] {
+            self.unkeep(&format!("{key}:{}", worker.0));
+        }
+        let (session, reaped) = (process.facts.pid, process.facts.is_child);
+        drop(process);
+        self.event(Event::Exited { worker, status });
+        // Only now: the successor must not wait for a walk over all processes of the machine.
+        if !(reaped && is_reused(session)) && signal_session(session, rustix::process::Signal::TERM) {
+            self.remains.push((session, clock::now() + grace));
+        }
+        // Keep the output of the last few for the reason of a failed reload.
+        while self.outputs.len() > self.processes.len() + 16 {
+            let Some(oldest) = self.outputs.keys().find(|w| !self.processes.contains_key(w)).copied() else {
+                break;
+            };
+            self.outputs.remove(&oldest);
+        }
+        self.forget_plans();
+    }
+
+    /// At the end of the instance nobody stays behind.
+    pub(in crate::runtime) fn kill_remains(&mut self) {
+        for (session, _) in self.remains.drain(..) {
+            kill_orphaned_session(session);
+        }
+    }
+
+    /// Those whose time is over.
+    pub(super) fn kill_due_remains(&mut self, now: Millis) {
+        let (due, later): (Vec<_>, Vec<_>) = self.remains.drain(..).partition(|(_, at)| *at <= now);
+        self.remains = later;
+        for (session, _) in due {
+            kill_orphaned_session(session);
+        }
+    }
+
+    pub(super) fn forget_plans(&mut self) {
+        let core = &self.core;
+        self.plans.retain(|generation, _| core.settings_of(*generation).is_some());
+        let wanted: BTreeSet<_> =
+            self.plans.values().chain([&self.newest]).flat_map(|p| p.endpoints.iter().cloned()).collect();
+        self.sockets.forget_unused(&wanted);
+    }
+}
+
+/// What is left of a session whose first process ended long ago. The kernel gives no process the number of a session that
+/// still has members; so where a process has the number now, the old session is over, and what bears its number is not
+/// ours.
+fn kill_orphaned_session(session: u32) {
+    if !is_reused(session) {
+        signal_session(session, rustix::process::Signal::KILL);
+    }
+}
+
+/// Has another process the number of this one, which has been reaped?
+fn is_reused(session: u32) -> bool {
+    relisten_diag::process::ProcessTable::read().is_ok_and(|table| table.contains(session))
+}
+
+/// Sends a signal to all processes of a worker's session but the first (whose end is known already or which gets its own).
+/// True: there were any.
+fn signal_session(session: u32, signal: rustix::process::Signal) -> bool {
+    let Ok(table) = relisten_diag::process::ProcessTable::read() else { return false };
+    let mut any = false;
+    for pid in table.tree(session, session).into_iter().filter(|pid| *pid != session) {
+        if let Some(pid) = Pid::from_raw(pid as i32) {
+            any |= rustix::process::kill_process(pid, signal).is_ok();
+        }
+    }
+    any
+}

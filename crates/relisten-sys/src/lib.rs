@@ -1,0 +1,17 @@
+//! The only unsafe code of relisten: one typed function per kernel facility that rustix does not have.
+//!
+//! Linux only. Each function names its system call, the kernel it needs and its errors.
+
+pub mod bpf;
+pub mod calls;
+pub mod daemon;
+pub mod epoll;
+pub mod fd;
+pub mod filter;
+pub mod membarrier;
+pub mod memory;
+pub mod reuseport;
+pub mod seccomp;
+pub mod sockopt;
+pub mod spawn;
+pub mod tcp;

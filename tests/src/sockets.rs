@@ -1,0 +1,55 @@
+//! Sockets of this test's network namespace, as `ss` shows them: a second opinion, independent of relisten's own
+//! code, and quick even with many thousand connections in TIME_WAIT.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// Inodes of the TCP sockets that listen on a port.
+pub fn listening(port: u16) -> BTreeSet<u64> {
+    rows(&["--tcp", "--listening"], port).iter().map(|row| row.inode).collect()
+}
+
+/// Inodes of the UDP sockets bound to a port.
+pub fn udp(port: u16) -> BTreeSet<u64> {
+    rows(&["--udp", "--all"], port).iter().map(|row| row.inode).collect()
+}
+
+/// Inodes of the connections on a port that have been accepted, at its server's side: what waits in a queue has
+/// no inode yet.
+pub fn accepted(port: u16) -> BTreeSet<u64> {
+    connections(port).into_iter().map(|row| row.inode).filter(|inode| *inode != 0).collect()
+}
+
+/// How many connections wait in the queues of a port's listeners.
+pub fn waiting(port: u16) -> usize {
+    connections(port).iter().filter(|row| row.inode == 0 && row.state != "SYN-RECV").count()
+}
+
+/// How many requests of a port are half open.
+pub fn half_open(port: u16) -> usize {
+    connections(port).iter().filter(|row| row.state == "SYN-RECV").count()
+}
+
+struct Row {
+    state: String,
+    inode: u64,
+}
+
+/// Everything at the server's side that is neither a listener nor in TIME_WAIT.
+fn connections(port: u16) -> Vec<Row> {
+    rows(&["--tcp", "state", "connected", "exclude", "time-wait"], port)
+}
+
+fn rows(what: &[&str], port: u16) -> Vec<Row> {
+    let mut ss = Command::new("ss");
+    ss.args(["--no-header", "--numeric", "--extended", "--oneline"]).args(what);
+    let output = ss.args(["sport", "=", &format!(":{port}")]).output().expect("run ss (iproute2)");
+    assert!(output.status.success(), "{ss:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rows = text.lines().map(|line| {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let inode = words.iter().find_map(|word| word.strip_prefix("ino:")?.parse().ok());
+        Row { state: words.first().unwrap_or(&"").to_string(), inode: inode.unwrap_or(0) }
+    });
+    rows.collect()
+}

@@ -1,0 +1,35 @@
+//! The project's own commands, run as `cargo xtask …`.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a command that talks to a person")]
+
+mod bench;
+mod bpf;
+mod packages;
+mod test;
+mod workspace;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// The project's own commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+enum Command {
+    /// Run every check and every test.
+    Test(test::Options),
+    /// Build the eBPF object from its source, or check that it is what a build gives.
+    Bpf(bpf::Options),
+    /// Run the paired benchmarks: with and without, ours and a peer, in one run, as ratios.
+    Bench(bench::Options),
+    /// Install and build what the end-to-end tests need (part of `test`).
+    Servers(packages::Options),
+}
+
+fn main() -> ExitCode {
+    match Command::parse() {
+        Command::Test(options) => test::run(&options),
+        Command::Bpf(options) => bpf::run(&options),
+        Command::Bench(options) => bench::run(&options),
+        Command::Servers(options) => packages::run(&options),
+    }
+}
