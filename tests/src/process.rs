@@ -1,8 +1,10 @@
 //! Processes as `/proc` shows them. Each test has a process namespace of its own, so all that is there belongs
 //! to the test.
 
+use crate::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::time::Duration;
 
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +69,24 @@ pub fn signal(pid: u32, signal: Signal) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => panic!("kill({pid:?}, {signal:?}): {error}"),
     }
+}
+
+/// SIGSTOP, and waits until every thread stands still: until then one of them may still accept, or answer.
+///
+/// # Panics
+/// When that takes longer than 5 s.
+#[track_caller]
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    wait_until("every thread stands still", Duration::from_secs(5), || {
+        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+        let stat =
+            |thread: std::io::Result<fs::DirEntry>| fs::read_to_string(thread.ok()?.path().join("stat")).ok();
+        // Stopped, or a zombie, or gone meanwhile.
+        threads
+            .filter_map(stat)
+            .all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X'])))
+    });
 }
 
 /// SIGKILL.

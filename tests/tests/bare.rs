@@ -94,7 +94,7 @@ fn library_finishes_what_it_has() {
         let mut half = std::net::TcpStream::connect(server.address).expect("connect");
         half.write_all(b"GET / HT").expect("send");
         wait_until("all three are accepted", seconds(5), || sockets::accepted(8000).len() == 3);
-        process::signal(child.id(), rustix::process::Signal::STOP);
+        process::stop(child.id());
         let mut waiting = open();
         waiting.send("/", true).expect("send");
         wait_until("one waits in the queue", seconds(5), || sockets::waiting(8000) == 1);

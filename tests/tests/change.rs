@@ -142,7 +142,7 @@ fn crash_at_the_old_address() {
         let relisten = start(scene, &old, true);
         let before = relisten.status().pids();
         for pid in &before {
-            relisten_e2e::process::signal(*pid, rustix::process::Signal::STOP);
+            relisten_e2e::process::stop(*pid);
         }
         let waiting: Vec<_> = (0..20).map(|_| thread::spawn(move || http::get(old.address, "/"))).collect();
         wait_until("they wait", seconds(5), || relisten_e2e::sockets::waiting(8000) >= 20);

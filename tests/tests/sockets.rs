@@ -251,7 +251,7 @@ fn backlog_floor() {
         let server = Kind::Python.server();
         let relisten = scene.relisten().server(&server).workers(1).start();
         let pid = relisten.status().pids()[0];
-        process::signal(pid, rustix::process::Signal::STOP);
+        process::stop(pid);
         let connect = |_| std::net::TcpStream::connect_timeout(&server.address, seconds(1)).expect("connect");
         let clients: Vec<_> = (0..200).map(connect).collect();
         let status = wait_for("the queue is seen", seconds(5), || {

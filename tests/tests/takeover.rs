@@ -70,7 +70,7 @@ fn queues_survive() {
         let server = Kind::Python.server();
         let mut first = scene.relisten().name("web").server(&server).workers(1).start();
         let pid = first.status().pids()[0];
-        process::signal(pid, rustix::process::Signal::STOP);
+        process::stop(pid);
         let address = server.address;
         let clients: Vec<_> = (0..20).map(|_| std::thread::spawn(move || http::get(address, "/"))).collect();
         wait_until("they wait", seconds(5), || relisten_e2e::sockets::waiting(8000) >= 20);

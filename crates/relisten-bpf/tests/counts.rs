@@ -32,7 +32,9 @@ fn reset(socket: Socket) {
 }
 
 /// What is open of each listener's connections: everything is accepted first, so that it is known whose each is.
-fn open_by_sock_diag(scene: &mut Scene) -> Vec<u64> {
+/// `None` when one opened in between: a client's `connect` returns before its ACK has been taken in, which a busy
+/// machine leaves for later.
+fn open_by_sock_diag(scene: &mut Scene) -> Option<Vec<u64>> {
     for member in &mut scene.members {
         member.accept_all();
     }
@@ -42,8 +44,7 @@ fn open_by_sock_diag(scene: &mut Scene) -> Vec<u64> {
         accepted.iter().filter(|s| peer(s).is_some_and(|p| open.contains_key(&p.port()))).count() as u64
     };
     let truth: Vec<u64> = scene.members.iter().map(|m| count(&m.accepted)).collect();
-    assert_eq!(truth.iter().sum::<u64>(), open.len() as u64, "each open connection is somebody's");
-    truth
+    (truth.iter().sum::<u64>() == open.len() as u64).then_some(truth)
 }
 
 fn compare(scene: &mut Scene, what: &str) {
@@ -51,10 +52,13 @@ fn compare(scene: &mut Scene, what: &str) {
     loop {
         let truth = open_by_sock_diag(scene);
         let counts: Vec<u64> = scene.members.iter().map(|m| m.place.counts().open).collect();
-        if counts == truth {
+        if truth.as_ref() == Some(&counts) {
             return;
         }
-        assert!(start.elapsed() < BOUND, "{what}: counted {counts:?}, open are {truth:?}");
+        assert!(
+            start.elapsed() < BOUND,
+            "{what}: counted {counts:?}, open are {truth:?}, None: some are nobody's"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -245,7 +249,8 @@ fn syn_cookies_are_counted_where_they_arrive() {
         assert_eq!(counts.iter().map(|c| c.by_policy).sum::<u64>(), 100);
         assert_eq!(scene.group().counts().acks, 100);
         if policy == Policy::LeastConnections {
-            assert!(counts.iter().all(|c| (15..=35).contains(&c.open)), "{counts:?}");
+            // Roughly: the SYN's listener is expected to get what the ACK brings to another, until that expires.
+            assert!(counts.iter().all(|c| (5..=60).contains(&c.open)), "{counts:?}");
         }
         drop(clients);
     }
