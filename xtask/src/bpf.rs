@@ -1,4 +1,5 @@
-//! `cargo xtask bpf`: builds the eBPF object from its C source, or checks that the committed one is what a build gives.
+//! `cargo xtask bpf`: builds the eBPF objects from their C sources, or checks that the committed ones are what a build
+//! gives.
 
 use crate::workspace;
 use clap::Args;
@@ -10,13 +11,13 @@ const CLANG: &str = "clang-19";
 /// What Debian's clang-19 calls itself; the committed object was built with it.
 const CLANG_VERSION: &str = "19.1.7";
 const STRIP: &str = "llvm-strip-19";
-const SOURCE: &str = "relisten.bpf.c";
-const OBJECT: &str = "relisten.bpf.o";
+/// Each is built from the source of the same name: `NAME.bpf.c` gives `NAME.bpf.o`.
+const NAMES: [&str; 2] = ["relisten", "trace"];
 
 /// Options of `cargo xtask bpf`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Change nothing; fail if a build gives another object than the committed one.
+    /// Change nothing; fail if a build gives another object than a committed one.
     #[arg(long)]
     check: bool,
 }
@@ -24,7 +25,7 @@ pub(crate) struct Options {
 /// What a check found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// A build gives the committed object.
+    /// A build gives the committed objects.
     Same,
     /// There is no such compiler here.
     NoCompiler,
@@ -34,11 +35,14 @@ pub(crate) enum Checked {
 pub(crate) fn run(options: &Options) -> ExitCode {
     let result = if options.check {
         check().map(|checked| match checked {
-            Checked::Same => println!("{OBJECT} is what {CLANG} makes of the source"),
+            Checked::Same => println!("the objects are what {CLANG} makes of the sources"),
             Checked::NoCompiler => println!("not checked: {CLANG} or {STRIP} is not installed"),
         })
     } else {
-        build_into(&directory().join(OBJECT)).map(|()| println!("built {OBJECT}"))
+        NAMES.iter().try_for_each(|name| {
+            let object = object(name);
+            build_into(name, &directory().join(&object)).map(|()| println!("built {object}"))
+        })
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -49,25 +53,35 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
 }
 
-/// Is the committed object what the source gives?
+/// Are the committed objects what the sources give?
 pub(crate) fn check() -> Result<Checked, String> {
     if !installed(CLANG) || !installed(STRIP) {
         return Ok(Checked::NoCompiler);
     }
+    NAMES.iter().try_for_each(|name| check_one(name))?;
+    Ok(Checked::Same)
+}
+
+fn check_one(name: &str) -> Result<(), String> {
+    let object = object(name);
     let scratch = tempfile::tempdir().map_err(|e| format!("make a directory: {e}"))?;
-    let built = scratch.path().join(OBJECT);
-    build_into(&built)?;
-    let committed = directory().join(OBJECT);
+    let built = scratch.path().join(&object);
+    build_into(name, &built)?;
+    let committed = directory().join(&object);
     let read = |path: &Path| std::fs::read(path).map_err(|e| format!("read {}: {e}", path.display()));
     if read(&built)? == read(&committed)? {
-        return Ok(Checked::Same);
+        return Ok(());
     }
     let version = version().unwrap_or_default();
-    let message = format!("{OBJECT} differs from what {CLANG} makes of the source: run `cargo xtask bpf`");
+    let message = format!("{object} differs from what {CLANG} makes of the source: run `cargo xtask bpf`");
     if version.contains(CLANG_VERSION) {
         return Err(message);
     }
     Err(format!("{message} (it was built with {CLANG_VERSION}, here is: {version})"))
+}
+
+fn object(name: &str) -> String {
+    format!("{name}.bpf.o")
 }
 
 fn directory() -> PathBuf {
@@ -76,7 +90,7 @@ fn directory() -> PathBuf {
 
 /// Without the machine's headers, and without its paths in the result: type and line information stay, what a
 /// debugger would need goes.
-fn build_into(object: &Path) -> Result<(), String> {
+fn build_into(name: &str, object: &Path) -> Result<(), String> {
     let directory = directory();
     let mut clang = Command::new(CLANG);
     clang
@@ -84,7 +98,7 @@ fn build_into(object: &Path) -> Result<(), String> {
         .args(["-target", "bpfel", "-mcpu=v3", "-O2", "-g", "-Wall", "-Wextra", "-Werror"]);
     clang.args(["-Wno-sign-compare", "-nostdinc", "-ffreestanding", "-fno-ident"]);
     clang.arg("-fdebug-compilation-dir=.").arg(format!("-ffile-prefix-map={}=.", directory.display()));
-    succeed(clang.args(["-c", SOURCE, "-o"]).arg(object))?;
+    succeed(clang.arg("-c").arg(format!("{name}.bpf.c")).arg("-o").arg(object))?;
     succeed(Command::new(STRIP).arg("-g").arg(object))
 }
 

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 enum Command {
     /// Run every check and every test.
     Test(test::Options),
-    /// Build the eBPF object from its source, or check that it is what a build gives.
+    /// Build the eBPF objects from their sources, or check that they are what a build gives.
     Bpf(bpf::Options),
     /// Run the paired benchmarks: with and without, ours and a peer, in one run, as ratios.
     Bench(bench::Options),

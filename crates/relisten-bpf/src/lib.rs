@@ -34,6 +34,7 @@ mod policy;
 mod rescue;
 mod steering;
 mod table;
+pub mod trace;
 
 pub use avoid::Avoid;
 pub use counting::Counting;

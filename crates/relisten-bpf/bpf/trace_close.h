@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: (MIT OR Apache-2.0) AND GPL-2.0-only */
+/* Listeners that come and go, with what waits in them; and connections that got no port. */
+#ifndef RELISTEN_TRACE_CLOSE_H
+#define RELISTEN_TRACE_CLOSE_H
+
+struct queue {
+	const struct request_sock *next;
+	__u64 listener;
+	__u64 inode;
+	__u32 told;
+};
+
+static long tell_queued(__u32 i, struct queue *q)
+{
+	(void)i;
+	if (!q->next)
+		return 1;
+	const struct sock *sk = get(q->next->sk);
+	q->next = get(q->next->dl_next);
+	q->told++;
+	struct trace_event *e = begin(TRACE_QUEUED_AT_CLOSE);
+	if (!e)
+		return 0;
+	fill_common(e, sk);
+	e->protocol = IPPROTO_TCP;
+	e->other = q->listener;
+	e->other_inode = q->inode;
+	end(e);
+	return 0;
+}
+
+/*
+ * The state changes before the queue is emptied (__tcp_close, tcp_disconnect), in the process that closes: now is the
+ * moment to see who waits in it.
+ */
+static __always_inline int listener_closed(void *ctx, const struct sock *sk)
+{
+	const struct trace_config *c = wanted();
+	if (!c || !wanted_socket(c, sk))
+		return 0;
+	struct trace_event *e = begin(TRACE_LISTENER_CLOSED);
+	if (!e)
+		return 0;
+	fill_socket(e, sk);
+	e->state = TCP_LISTEN;
+	e->new_state = TCP_CLOSE;
+	fill_group(e, sk);
+	fill_stack(e, ctx);
+	const struct inet_connection_sock *listener = (void *)sk;
+	struct queue q = {
+		.next = get(listener->icsk_accept_queue.rskq_accept_head),
+		.listener = (__u64)sk,
+		.inode = e->inode,
+	};
+	__u32 waiting = e->queue;
+	end(e);
+	if (!waiting)
+		return 0;
+	bpf_loop(TRACE_QUEUED, tell_queued, &q, 0);
+	if (waiting > q.told)
+		count_lost(false, waiting - q.told);
+	return 0;
+}
+
+static __always_inline int listener_opened(const struct sock *sk, int before)
+{
+	const struct trace_config *c = wanted();
+	if (!c || !wanted_socket(c, sk))
+		return 0;
+	struct trace_event *e = begin(TRACE_LISTENER_OPENED);
+	if (!e)
+		return 0;
+	fill_socket(e, sk);
+	e->state = before;
+	e->new_state = TCP_LISTEN;
+	end(e);
+	return 0;
+}
+
+/*
+ * connect(2) failed before a SYN was sent, and the socket never had a local port: there was none left
+ * (inet_hash_connect sets it last). No counter tells that.
+ */
+static __always_inline int connect_failed(const struct sock *sk)
+{
+	if (local_port(sk))
+		return 0;
+	const struct trace_config *c = wanted();
+	if (!c || !wanted_socket(c, sk))
+		return 0;
+	struct trace_event *e = begin(TRACE_CONNECT_FAILED);
+	if (!e)
+		return 0;
+	fill_socket(e, sk);
+	end(e);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,70 @@
+/// A place in the kernel that is listened at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Probe {
+    /// Raw tracepoint `tcp_send_reset`. Before about 6.10 without reason, and not for packets without a socket.
+    ResetSent,
+    /// Raw tracepoint `tcp_receive_reset`.
+    ResetReceived,
+    /// Raw tracepoint `inet_sock_set_state`: listeners that open and close, connects without a port.
+    States,
+    /// Raw tracepoint `kfree_skb`. The reason is there since 5.17, the socket since 6.11.
+    Drops,
+    /// Raw tracepoint `udp_fail_queue_rcv_skb`.
+    Datagrams,
+    /// Every incoming packet, for SYNs at listeners.
+    Syns,
+    /// Every incoming packet, for UDP flows.
+    Flows,
+    /// Every incoming packet, for handshakes.
+    PacketsIn,
+    /// Every outgoing packet, for handshakes.
+    PacketsOut,
+}
+
+/// How a probe is attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place {
+    /// By the first of these programs that fits the number of arguments that this kernel's tracepoint has.
+    Tracepoint(&'static str, &'static [&'static str]),
+    /// To the root cgroup.
+    Cgroup(&'static str, aya::programs::CgroupSkbAttachType),
+}
+
+impl Probe {
+    /// What costs nothing while nothing happens.
+    pub const RARE: [Self; 5] =
+        [Self::ResetSent, Self::ResetReceived, Self::States, Self::Drops, Self::Datagrams];
+
+    /// What people may know it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResetSent => "raw tracepoint tcp_send_reset",
+            Self::ResetReceived => "raw tracepoint tcp_receive_reset",
+            Self::States => "raw tracepoint inet_sock_set_state",
+            Self::Drops => "raw tracepoint kfree_skb",
+            Self::Datagrams => "raw tracepoint udp_fail_queue_rcv_skb",
+            Self::Syns => "cgroup program for SYNs at listeners",
+            Self::Flows => "cgroup program for UDP flows",
+            Self::PacketsIn => "cgroup program for incoming packets",
+            Self::PacketsOut => "cgroup program for outgoing packets",
+        }
+    }
+
+    pub(super) fn place(self) -> Place {
+        use aya::programs::CgroupSkbAttachType::{Egress, Ingress};
+        match self {
+            Self::ResetSent => {
+                Place::Tracepoint("tcp_send_reset", &["reset_with_reason", "reset_without_reason"])
+            }
+            Self::ResetReceived => Place::Tracepoint("tcp_receive_reset", &["reset_received"]),
+            Self::States => Place::Tracepoint("inet_sock_set_state", &["state_changed"]),
+            Self::Drops => Place::Tracepoint("kfree_skb", &["dropped_at_socket", "dropped_somewhere"]),
+            Self::Datagrams => Place::Tracepoint("udp_fail_queue_rcv_skb", &["datagram_dropped"]),
+            Self::Syns => Place::Cgroup("syn_at_listener", Ingress),
+            Self::Flows => Place::Cgroup("flow_moved", Ingress),
+            Self::PacketsIn => Place::Cgroup("packet_in", Ingress),
+            Self::PacketsOut => Place::Cgroup("packet_out", Egress),
+        }
+    }
+}

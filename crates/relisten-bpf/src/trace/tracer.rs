@@ -1,0 +1,151 @@
+use super::config::{CONFIG_SIZE, Config, LOST_SIZE, Lost};
+use super::error::{ProbeError, TraceError};
+use super::probe::{Place, Probe};
+use super::record::{Malformed, Record};
+use super::OBJECT;
+use aya::maps::{Array, MapData, RingBuf};
+use aya::programs::cgroup_skb::CgroupSkbLinkId;
+use aya::programs::raw_trace_point::RawTracePointLinkId;
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+
+/// The programs, and what they tell.
+pub struct Tracer {
+    object: Ebpf,
+    ring: RingBuf<MapData>,
+    config: Array<MapData, [u8; CONFIG_SIZE]>,
+    lost: Array<MapData, [u8; LOST_SIZE]>,
+    attached: BTreeMap<Probe, (&'static str, Link)>,
+}
+
+enum Link {
+    Tracepoint(RawTracePointLinkId),
+    Cgroup(CgroupSkbLinkId),
+}
+
+impl std::fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracer").field("attached", &self.attached.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Tracer {
+    /// Makes the maps. Takes some 100 ms: the kernel's type information is read.
+    pub fn load(config: &Config) -> Result<Self, TraceError> {
+        let mut loader = EbpfLoader::new();
+        loader.verifier_log_level(VerifierLogLevel::DISABLE);
+        let mut object = loader.load(OBJECT).map_err(|e| TraceError::Maps(Box::new(e)))?;
+        let ring = RingBuf::try_from(object.take_map("events").ok_or(TraceError::Object("events"))?)?;
+        let settings = Array::try_from(object.take_map("config").ok_or(TraceError::Object("config"))?)?;
+        let lost = Array::try_from(object.take_map("lost").ok_or(TraceError::Object("lost"))?)?;
+        let mut tracer = Self { object, ring, config: settings, lost, attached: BTreeMap::new() };
+        tracer.configure(config)?;
+        Ok(tracer)
+    }
+
+    /// Says what is to be told from now on.
+    pub fn configure(&mut self, config: &Config) -> Result<(), TraceError> {
+        Ok(self.config.set(0, config.bytes(), 0)?)
+    }
+
+    /// Attaches a probe; nothing happens if it is.
+    pub fn attach(&mut self, probe: Probe) -> Result<(), ProbeError> {
+        if self.attached.contains_key(&probe) {
+            return Ok(());
+        }
+        let attached = match probe.place() {
+            Place::Tracepoint(name, programs) => self.attach_tracepoint(name, programs)?,
+            Place::Cgroup(program, side) => (program, Link::Cgroup(self.attach_cgroup(program, side)?)),
+        };
+        self.attached.insert(probe, attached);
+        Ok(())
+    }
+
+    /// Is it attached?
+    pub fn is_attached(&self, probe: Probe) -> bool {
+        self.attached.contains_key(&probe)
+    }
+
+    /// Detaches a probe; nothing happens if it is not attached.
+    pub fn detach(&mut self, probe: Probe) -> Result<(), ProbeError> {
+        let Some((program, link)) = self.attached.remove(&probe) else { return Ok(()) };
+        let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
+        match link {
+            Link::Tracepoint(link) => <&mut RawTracePoint>::try_from(program)?.detach(link)?,
+            Link::Cgroup(link) => <&mut CgroupSkb>::try_from(program)?.detach(link)?,
+        }
+        Ok(())
+    }
+
+    /// Tells everything that is in the ring now, in the order in which it happened; returns how many.
+    pub fn read(&mut self, mut tell: impl FnMut(Result<Record, Malformed>)) -> usize {
+        let mut count = 0;
+        while let Some(item) = self.ring.next() {
+            tell(Record::parse(&item));
+            count += 1;
+        }
+        count
+    }
+
+    /// What was not told.
+    pub fn lost(&self) -> Result<Lost, TraceError> {
+        Ok(Lost::parse(self.lost.get(&0, 0)?))
+    }
+
+    fn attach_tracepoint(
+        &mut self,
+        name: &str,
+        programs: &[&'static str],
+    ) -> Result<(&'static str, Link), ProbeError> {
+        let mut last = ProbeError::Object("");
+        for program in programs {
+            match self.attach_program(name, program) {
+                Ok(link) => return Ok((program, Link::Tracepoint(link))),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    fn attach_program(&mut self, name: &str, program: &'static str) -> Result<RawTracePointLinkId, ProbeError> {
+        let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
+        let program = <&mut RawTracePoint>::try_from(program)?;
+        loaded(program.load())?;
+        Ok(program.attach(name)?)
+    }
+
+    fn attach_cgroup(
+        &mut self,
+        program: &'static str,
+        side: CgroupSkbAttachType,
+    ) -> Result<CgroupSkbLinkId, ProbeError> {
+        let root = cgroup_root().map_err(ProbeError::Cgroup)?;
+        let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
+        let program = <&mut CgroupSkb>::try_from(program)?;
+        loaded(program.load())?;
+        // A link goes beside other programs anyway, and takes no flags.
+        Ok(program.attach(root, side, CgroupAttachMode::Single)?)
+    }
+}
+
+/// A program may be attached again after it was detached.
+fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+    match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
+
+/// The mounted root of the cgroups of version 2.
+fn cgroup_root() -> io::Result<File> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    let root = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let path = words.next()?;
+        (words.next()? == "cgroup2").then_some(path)
+    });
+    File::open(root.ok_or(io::ErrorKind::NotFound)?)
+}
