@@ -115,6 +115,8 @@ struct trace_config {
 	__u32 unspecified;
 	/* Every SYN at a listener is told, not only those that are dropped there. */
 	__u32 every_syn;
+	/* Inode number of the process namespace whose numbers are told; 0: those of the kernel itself. */
+	__u32 pidns;
 	/* Which reasons of dropped packets are told. */
 	__u8 reasons[TRACE_REASONS];
 };

@@ -61,6 +61,37 @@ static __always_inline bool wanted_socket(const struct trace_config *c, const st
 	return !c->netns || c->netns == netns_of(sk);
 }
 
+/* A process has a number in its own namespace and in each one above. 0: it can't be seen from there. */
+static __always_inline __u32 number_in(const struct pid *pid, __u32 namespace)
+{
+	__u32 level = get(pid->level);
+#pragma unroll
+	for (int i = 0; i < 8; i++) {
+		if (i <= level && get(get(pid->numbers[i].ns)->ns.inum) == namespace)
+			return get(pid->numbers[i].nr);
+	}
+	return 0;
+}
+
+static __always_inline void fill_process(struct trace_event *e)
+{
+	const struct task_struct *task = (void *)bpf_get_current_task();
+	const struct trace_config *c = wanted();
+	__u64 id = bpf_get_current_pid_tgid();
+	e->pid = id >> 32;
+	e->tid = id;
+	if (c && c->pidns) {
+		const struct task_struct *leader = get(task->group_leader);
+		e->pid = number_in(get(leader->thread_pid), c->pidns);
+		e->tid = number_in(get(task->thread_pid), c->pidns);
+	}
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	e->task_flags = get(task->flags);
+	e->exit_code = get(task->exit_code);
+	if (!e->exit_code)
+		e->exit_code = get(get(task->signal)->group_exit_code);
+}
+
 static __always_inline struct trace_event *begin(enum trace_kind kind)
 {
 	struct trace_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
@@ -69,20 +100,12 @@ static __always_inline struct trace_event *begin(enum trace_kind kind)
 		return NULL;
 	}
 	__builtin_memset(e, 0, sizeof(*e));
-	__u64 id = bpf_get_current_pid_tgid();
 	e->kind = kind;
 	e->reason = -1;
 	e->count = 1;
 	e->group_index = 0xffff;
 	e->time = bpf_ktime_get_ns();
-	e->pid = id >> 32;
-	e->tid = id;
-	bpf_get_current_comm(e->comm, sizeof(e->comm));
-	const struct task_struct *task = (void *)bpf_get_current_task();
-	e->task_flags = get(task->flags);
-	e->exit_code = get(task->exit_code);
-	if (!e->exit_code)
-		e->exit_code = get(get(task->signal)->group_exit_code);
+	fill_process(e);
 	return e;
 }
 

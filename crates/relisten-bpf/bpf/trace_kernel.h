@@ -116,7 +116,23 @@ struct signal_struct {
 	int group_exit_code;
 };
 
+struct pid_namespace {
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[0];
+};
+
 struct task_struct {
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
 	unsigned int flags;
 	int exit_code;
 	struct signal_struct *signal;

@@ -97,7 +97,8 @@ fn a_syn_at_a_full_queue_and_no_other() {
     let listener = common::bind("127.0.0.1:0".parse().unwrap());
     listener.listen(1).unwrap();
     let address = listener.local_addr().unwrap();
-    let full: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(address.as_socket().unwrap()).unwrap()).collect();
+    let full: Vec<TcpStream> =
+        (0..2).map(|_| TcpStream::connect(address.as_socket().unwrap()).unwrap()).collect();
     let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     late.set_nonblocking(true).unwrap();
     late.connect(&address).unwrap_err();

@@ -17,6 +17,7 @@ mod run;
 mod say;
 mod serve;
 mod spec;
+mod trace;
 
 use clap::error::ErrorKind;
 use cli::{Cli, Command};
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Some(Command::Scale(args)) => instance::scale(&args),
         Some(Command::Stop(args)) => instance::stop(&args),
         Some(Command::Load(args)) => return load::run(*args),
+        Some(Command::Trace(args)) => trace::run(&args),
         Some(Command::Worker(args)) => return serve::run(&args),
         Some(Command::Completions(args)) => docs::completions(&args),
         Some(Command::Man(args)) => docs::man(&args),

@@ -44,6 +44,16 @@ impl Counters {
         }
     }
 
+    /// For tests.
+    #[cfg(test)]
+    pub(crate) fn of<const N: usize>(list: [(&str, &str, u64); N]) -> Self {
+        let mut counters = Self::default();
+        for (group, name, value) in list {
+            counters.groups.entry(group.to_owned()).or_default().insert(name.to_owned(), value);
+        }
+        counters
+    }
+
     /// One counter; `None` if this kernel does not have it.
     pub fn get(&self, group: &str, name: &str) -> Option<u64> {
         self.groups.get(group)?.get(name).copied()

@@ -5,6 +5,7 @@
 //! - [`process`] and [`owner`]: which processes belong to a worker, and which of them hold a socket.
 //! - [`unix`]: the connections of Unix sockets, by name.
 //! - [`counters`]: `/proc/net/snmp` and `/proc/net/netstat`.
+//! - [`trace`]: what became of a connection that was refused, reset, dropped or moved, and why.
 //! - [`quiet`]: has a leaving worker anything left to lose?
 //!
 //! Everything here only reads; nothing of the system is changed.
@@ -17,6 +18,7 @@ pub mod owner;
 pub mod process;
 pub mod quiet;
 pub mod sock_diag;
+pub mod trace;
 pub mod unix;
 pub mod waiting;
 

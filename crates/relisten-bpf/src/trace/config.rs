@@ -6,6 +6,8 @@ pub const REASONS: usize = 256;
 pub struct Config {
     /// Inode number of the network namespace; `None`: all.
     pub netns: Option<u32>,
+    /// Inode number of the process namespace whose process numbers are told; `None`: the kernel's own.
+    pub pidns: Option<u32>,
     /// Only connections with this port on either side; `None`: all.
     pub port: Option<u16>,
     /// The number that the kernel gives as the reason of a drop where it has none.
@@ -16,7 +18,7 @@ pub struct Config {
     pub reasons: Vec<u16>,
 }
 
-pub(super) const CONFIG_SIZE: usize = 16 + REASONS;
+pub(super) const CONFIG_SIZE: usize = 20 + REASONS;
 pub(super) const LOST_SIZE: usize = 16;
 
 impl Config {
@@ -28,12 +30,13 @@ impl Config {
             self.port.map_or(0, u32::from),
             self.unspecified.map_or(u32::MAX, u32::from),
             u32::from(self.every_syn),
+            self.pidns.unwrap_or(0),
         ];
         for (field, value) in bytes.chunks_exact_mut(4).zip(head) {
             field.copy_from_slice(&value.to_ne_bytes());
         }
         for reason in &self.reasons {
-            if let Some(wanted) = bytes.get_mut(16 + usize::from(*reason)) {
+            if let Some(wanted) = bytes.get_mut(20 + usize::from(*reason)) {
                 *wanted = 1;
             }
         }
@@ -75,8 +78,8 @@ mod tests {
     #[test]
     fn reasons_are_marked_and_what_is_beyond_is_left_out() {
         let bytes = Config { reasons: vec![3, 255, 256], port: Some(80), ..Config::default() }.bytes();
-        let marked: Vec<usize> = (16..CONFIG_SIZE).filter(|at| bytes[*at] == 1).collect();
-        assert_eq!(marked, [19, 271]);
+        let marked: Vec<usize> = (20..CONFIG_SIZE).filter(|at| bytes[*at] == 1).collect();
+        assert_eq!(marked, [23, 275]);
         assert_eq!(bytes[4..8], 80u32.to_ne_bytes());
     }
 }

@@ -1,8 +1,8 @@
+use super::OBJECT;
 use super::config::{CONFIG_SIZE, Config, LOST_SIZE, Lost};
 use super::error::{ProbeError, TraceError};
 use super::probe::{Place, Probe};
 use super::record::{Malformed, Record};
-use super::OBJECT;
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbLinkId;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
@@ -110,7 +110,11 @@ impl Tracer {
         Err(last)
     }
 
-    fn attach_program(&mut self, name: &str, program: &'static str) -> Result<RawTracePointLinkId, ProbeError> {
+    fn attach_program(
+        &mut self,
+        name: &str,
+        program: &'static str,
+    ) -> Result<RawTracePointLinkId, ProbeError> {
         let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
         let program = <&mut RawTracePoint>::try_from(program)?;
         loaded(program.load())?;

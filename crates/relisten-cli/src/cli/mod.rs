@@ -12,6 +12,7 @@ pub(crate) use values::{LogFormat, Span};
 
 use crate::load::LoadArgs;
 use crate::serve::ServeArgs;
+use crate::trace::TraceArgs;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -55,6 +56,9 @@ pub(crate) enum Command {
 
     #[command(after_help = text::LOAD_EXAMPLES)]
     Load(Box<LoadArgs>),
+
+    #[command(after_help = text::TRACE_EXAMPLES)]
+    Trace(TraceArgs),
 
     #[command(hide = true)]
     Worker(ServeArgs),

@@ -74,6 +74,15 @@ Examples:
   relisten load --keep-alive --clients 8 http://127.0.0.1:8080/
       8 connections, used again and again";
 
+pub(super) const TRACE_EXAMPLES: &str = "\
+Examples:
+  relisten trace
+      Everything, until interrupted
+  relisten trace --port 443 --duration 1m
+      One port, for a minute
+  relisten trace --cause accept-queue-full --json | jq -r .client
+      The clients whose SYNs were dropped at a full queue";
+
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 Examples:
   relisten completions bash > ~/.local/share/bash-completion/completions/relisten

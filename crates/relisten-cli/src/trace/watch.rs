@@ -1,0 +1,189 @@
+//! Where what is told comes from: the kernel's programs, and looks at sockets and counters.
+
+use super::kernel::{self, Kernel};
+use super::owners::Owners;
+use super::{Problem, TraceArgs, levels};
+use relisten_bpf::trace::{Kind, Probe};
+use relisten_diag::DiagError;
+use relisten_diag::counters::Counters;
+use relisten_diag::sock_diag::{Extensions, Query, SockDiag, Socket, State, States};
+use relisten_diag::trace::{Engine, Fate, KnownListener, Level, Look, Settings, Transport};
+use rustix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// A probe that costs something for each packet stays so long after what it is for was last seen. A SYN that was
+/// dropped comes again after 1, 3 and 7 s.
+const LINGER: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Watch {
+    kernel: Kernel,
+    engine: Engine,
+    levels: Vec<Level>,
+    diag: SockDiag,
+    owners: Owners,
+    port: Option<u16>,
+    counters: Counters,
+    drops: HashMap<u64, u32>,
+    crowded: Option<Instant>,
+    symbols: bool,
+}
+
+impl Watch {
+    pub(super) fn start(args: &TraceArgs) -> Result<Self, Problem> {
+        let names = kernel::names();
+        let (kernel, mut found) = Kernel::start(&names, args.port);
+        let mut engine = Engine::new(names);
+        engine.set_by_records(kernel.tells());
+        found.insert(0, levels::sock_diag());
+        let mut watch = Self {
+            kernel,
+            engine,
+            levels: found,
+            diag: SockDiag::new()?,
+            owners: Owners::default(),
+            port: args.port,
+            counters: Counters::read()?,
+            drops: HashMap::new(),
+            crowded: None,
+            symbols: false,
+        };
+        let look = watch.look()?;
+        watch.engine.look(look);
+        Ok(watch)
+    }
+
+    pub(super) fn levels(&self) -> &[Level] {
+        &self.levels
+    }
+
+    /// What has happened since the last turn.
+    pub(super) fn turn(&mut self, look: bool) -> Result<Vec<Fate>, DiagError> {
+        self.take_in()?;
+        if look {
+            let look = self.look()?;
+            // What happened before it belongs before it.
+            self.take_in()?;
+            self.engine.look(look);
+        }
+        Ok(self.engine.take())
+    }
+
+    /// The last of it.
+    pub(super) fn finish(&mut self) -> Result<Vec<Fate>, DiagError> {
+        self.take_in()?;
+        let look = self.look()?;
+        self.take_in()?;
+        self.engine.finish(look);
+        Ok(self.engine.take())
+    }
+
+    /// Events that the kernel could not hand over.
+    pub(super) fn lost(&self) -> u64 {
+        self.kernel.lost()
+    }
+
+    fn take_in(&mut self) -> Result<(), DiagError> {
+        let records = self.kernel.read();
+        // Whose a new listener is must be known before it is gone again.
+        if records.iter().any(|record| record.kind == Kind::ListenerOpened) {
+            let look = self.look()?;
+            self.engine.look(look);
+        }
+        for record in records {
+            // They are read when the first stack is to be understood: that takes a while and some memory.
+            if !self.symbols && !record.stack.is_empty() {
+                self.symbols = true;
+                self.engine.set_symbols(kernel::symbols());
+            }
+            self.engine.record(&record);
+        }
+        Ok(())
+    }
+
+    fn look(&mut self) -> Result<Look, DiagError> {
+        let time = clock_gettime(ClockId::Monotonic);
+        let counters = Counters::read()?;
+        let tcp = Query::tcp(States::LISTEN).with(Extensions::SKMEMINFO);
+        let udp = Query::udp().with(Extensions::SKMEMINFO);
+        let mut listeners = Vec::new();
+        let port = self.port;
+        let wanted = |socket: &Socket| port.is_none_or(|port| socket.local.port() == port);
+        self.diag.dump(&tcp, |socket| {
+            if wanted(&socket) {
+                listeners.extend(known(&socket, Transport::Tcp));
+            }
+        })?;
+        self.diag.dump(&udp, |socket| {
+            // A connected one belongs to one flow.
+            if wanted(&socket) && socket.state == State::Close {
+                listeners.extend(known(&socket, Transport::Udp));
+            }
+        })?;
+        self.owners.name(&mut listeners);
+        self.choose_probes(&listeners, &counters);
+        self.counters = counters.clone();
+        Ok(Look {
+            time_ns: time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64,
+            listeners,
+            counters,
+            settings: settings(),
+        })
+    }
+
+    /// Attaches what costs something for each packet only while it is needed.
+    fn choose_probes(&mut self, listeners: &[KnownListener], counters: &Counters) {
+        let grown = counters.since(&self.counters);
+        let grew = |name: &str| grown.get("TcpExt", name).unwrap_or(0) > 0;
+        let dropped = listeners.iter().any(|listener| {
+            let before = self.drops.insert(listener.inode, listener.drops);
+            listener.transport == Transport::Tcp && before.is_some_and(|before| before != listener.drops)
+        });
+        let crowded = |l: &KnownListener| l.transport == Transport::Tcp && l.queue >= l.limit;
+        if dropped || listeners.iter().any(crowded) || grew("SyncookiesSent") || grew("TCPReqQFullDrop") {
+            self.crowded = Some(Instant::now());
+        }
+        let foreign = listeners.iter().any(|listener| listener.foreign);
+        let recently = self.crowded.is_some_and(|at| at.elapsed() < LINGER);
+        self.kernel.every_syn(foreign);
+        self.kernel.want(Probe::Syns, recently || foreign);
+        self.kernel.want(Probe::Flows, has_udp_group(listeners));
+    }
+}
+
+fn has_udp_group(listeners: &[KnownListener]) -> bool {
+    let mut members: HashMap<SocketAddr, u32> = HashMap::new();
+    listeners.iter().filter(|l| l.transport == Transport::Udp).any(|listener| {
+        let count = members.entry(listener.address).or_default();
+        *count += 1;
+        *count > 1
+    })
+}
+
+fn known(socket: &Socket, transport: Transport) -> Option<KnownListener> {
+    Some(KnownListener {
+        inode: socket.inode?.0,
+        cookie: socket.cookie.0,
+        transport,
+        address: socket.local_canonical(),
+        queue: socket.rqueue,
+        limit: socket.wqueue,
+        drops: socket.drops.unwrap_or(0),
+        workers: Vec::new(),
+        foreign: false,
+    })
+}
+
+fn settings() -> Settings {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok()?;
+        Some(text.trim() != "0")
+    };
+    Settings {
+        abort_on_overflow: read("tcp_abort_on_overflow"),
+        cookies: read("tcp_syncookies"),
+        migrate: read("tcp_migrate_req"),
+    }
+}

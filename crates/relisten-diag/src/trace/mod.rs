@@ -1,0 +1,31 @@
+//! What became of a connection that was refused, reset, dropped or moved, and why.
+//!
+//! The [`Engine`] takes in what the kernel's programs tell ([`relisten_bpf::trace::Record`]) and what is looked up
+//! from time to time (a [`Look`]: listeners with their owners, counters, settings), and gives out [`Fate`]s. It does no
+//! I/O and has no clock of its own; time comes in with records and looks. Without records it works from looks alone
+//! and knows numbers instead of clients.
+//!
+//! Names of the kernel's reasons come from the kernel itself ([`Names`]): their numbers differ from version to version.
+
+mod btf;
+mod cause;
+mod closing;
+mod counted;
+mod engine;
+mod explain;
+mod fate;
+mod line;
+mod look;
+mod names;
+mod seen;
+mod summary;
+mod symbols;
+
+pub use cause::Cause;
+pub use engine::Engine;
+pub use fate::{Fate, Outcome, Phase, Place, Transport, Worker};
+pub use line::{Level, Line};
+pub use look::{KnownListener, Look, Settings};
+pub use names::Names;
+pub use summary::Summary;
+pub use symbols::Symbols;
