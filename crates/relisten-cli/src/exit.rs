@@ -36,7 +36,7 @@ impl Exit {
             Self::Done => "Done as asked.",
             Self::Failed => {
                 "The operation failed: a reload was rolled back, a stop took too long, `load` lost a connection, \
-                 output could not be written."
+                 `doctor` found something serious, output could not be written."
             }
             Self::Usage => {
                 "Usage: an unknown option, a bad value, a name that can't be resolved, a port that this user may not \

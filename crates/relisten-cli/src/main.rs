@@ -5,11 +5,14 @@ mod check;
 mod cli;
 mod config;
 mod docs;
+mod doctor;
 mod error;
 mod exit;
+mod export;
 #[cfg(test)]
 mod fuzz_tests;
 mod instance;
+mod instances;
 mod load;
 mod log;
 mod render;
@@ -18,6 +21,7 @@ mod say;
 mod serve;
 mod spec;
 mod trace;
+mod top;
 
 use clap::error::ErrorKind;
 use cli::{Cli, Command};
@@ -40,6 +44,9 @@ fn main() -> ExitCode {
         Some(Command::Reload(args)) => instance::reload(&args),
         Some(Command::Scale(args)) => instance::scale(&args),
         Some(Command::Stop(args)) => instance::stop(&args),
+        Some(Command::Top(args)) => top::run(&args),
+        Some(Command::Export(args)) => export::run(&args),
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Load(args)) => return load::run(*args),
         Some(Command::Trace(args)) => trace::run(&args),
         Some(Command::Worker(args)) => return serve::run(&args),

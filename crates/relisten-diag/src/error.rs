@@ -20,6 +20,15 @@ pub enum DiagError {
     /// An answer that contradicts the format: a bug here or in the kernel.
     #[error("sock_diag answered nonsense: {0}")]
     Malformed(&'static str),
+    /// Another network namespace could not be entered. `EPERM`: that needs CAP_SYS_ADMIN; `ENOENT`: there is none of
+    /// that name.
+    #[error("can't enter the network namespace {}", path.display())]
+    Namespace {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: Errno,
+    },
     /// A file below `/proc` could not be read or understood.
     #[error("can't read {}", path.display())]
     Proc {

@@ -6,19 +6,26 @@
 //! - [`unix`]: the connections of Unix sockets, by name.
 //! - [`counters`]: `/proc/net/snmp` and `/proc/net/netstat`.
 //! - [`trace`]: what became of a connection that was refused, reset, dropped or moved, and why.
+//! - [`machine`]: all of it at one moment, for `relisten top` and `relisten doctor`.
+//! - [`doctor`]: what is wrong with it. [`top`]: how it changes.
 //! - [`quiet`]: has a leaving worker anything left to lose?
 //!
 //! Everything here only reads; nothing of the system is changed.
 #![forbid(unsafe_code)]
 
 pub mod counters;
+pub mod doctor;
 mod endpoint;
 mod error;
+pub mod machine;
 pub mod owner;
 pub mod process;
 pub mod quiet;
+#[cfg(test)]
+mod schema;
 pub mod sock_diag;
 pub mod trace;
+pub mod top;
 pub mod unix;
 pub mod waiting;
 

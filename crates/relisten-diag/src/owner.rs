@@ -110,17 +110,17 @@ pub(crate) fn each_socket_of(
 }
 
 /// `socket:[4711]`
-fn socket_inode(target: &[u8]) -> Option<SocketInode> {
+pub(crate) fn socket_inode(target: &[u8]) -> Option<SocketInode> {
     let digits = target.strip_prefix(b"socket:[")?.strip_suffix(b"]")?;
     std::str::from_utf8(digits).ok()?.parse().ok().map(SocketInode)
 }
 
 /// Writes a number without allocating: this runs once per descriptor.
 #[derive(Default)]
-struct Digits([u8; 10]);
+pub(crate) struct Digits([u8; 10]);
 
 impl Digits {
-    fn of(&mut self, number: u32) -> &[u8] {
+    pub(crate) fn of(&mut self, number: u32) -> &[u8] {
         let mut at = self.0.len();
         let mut rest = number;
         loop {

@@ -28,13 +28,13 @@ pub fn render(status: &Status) -> String {
 #[derive(Debug)]
 struct Snapshot(Status);
 
-/// `EncodeLabelSet` is implemented for vectors of pairs.
-type Labels = Vec<(&'static str, String)>;
+/// Names and values. `EncodeLabelSet` is implemented for vectors of pairs.
+pub type Labels = Vec<(&'static str, String)>;
 
 impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let status = &self.0;
-        let mut out = Out(&mut encoder);
+        let mut out = Out::new(&mut encoder);
         let none = Labels::new;
         let version = vec![("version", status.version.clone())];
         out.info("relisten_build", "The version that runs", [version])?;
@@ -152,10 +152,18 @@ impl Snapshot {
     }
 }
 
-struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
+/// Writes families of metrics, each with its help. Values that are `None` are left out.
+#[derive(Debug)]
+pub struct Out<'a, 'b>(&'a mut DescriptorEncoder<'b>);
 
-impl Out<'_, '_> {
-    fn info(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = Labels>) -> fmt::Result {
+impl<'a, 'b> Out<'a, 'b> {
+    /// Writes there.
+    pub fn new(encoder: &'a mut DescriptorEncoder<'b>) -> Self {
+        Self(encoder)
+    }
+
+    /// Something that is so, told by its labels; the name gets `_info`.
+    pub fn info(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = Labels>) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
         for labels in values {
             family.encode_info(&labels)?;
@@ -163,7 +171,8 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    fn gauge(
+    /// What goes up and down; the name gets the unit.
+    pub fn gauge(
         &mut self,
         name: &str,
         help: &str,
@@ -179,7 +188,8 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    fn counter(
+    /// What only grows; the name gets the unit and `_total`.
+    pub fn counter(
         &mut self,
         name: &str,
         help: &str,
@@ -195,7 +205,8 @@ impl Out<'_, '_> {
         Ok(())
     }
 
-    fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+    /// A time; the name gets `_seconds`.
+    pub fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
         ConstGauge::new(value).encode(family)
     }

@@ -10,6 +10,7 @@ pub mod fd;
 pub mod filter;
 pub mod membarrier;
 pub mod memory;
+pub mod netns;
 pub mod reuseport;
 pub mod seccomp;
 pub mod sockopt;

@@ -1,11 +1,13 @@
 //! The command line: what can be said, and its help. What it means is decided elsewhere.
 
 mod address;
+mod diagnosis;
 mod instance;
 mod run;
 mod text;
 mod values;
 
+pub(crate) use diagnosis::{DoctorArgs, ExportArgs, Sort, TopArgs, Where};
 pub(crate) use instance::{Reach, ReloadArgs, ScaleArgs, StatusArgs, StopArgs};
 pub(crate) use run::{DEFAULTS, RunOptions};
 pub(crate) use values::{LogFormat, Span};
@@ -53,6 +55,15 @@ pub(crate) enum Command {
 
     #[command(after_help = text::STOP_EXAMPLES)]
     Stop(StopArgs),
+
+    #[command(after_help = text::TOP_EXAMPLES)]
+    Top(TopArgs),
+
+    #[command(after_help = text::DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
+
+    #[command(after_help = text::EXPORT_EXAMPLES)]
+    Export(ExportArgs),
 
     #[command(after_help = text::LOAD_EXAMPLES)]
     Load(Box<LoadArgs>),

@@ -60,7 +60,7 @@ fn mistakes() {
         &["status", "web", "--control", "/run/x.sock"],
         &["stop", "--timeout", "never"],
         &["completions", "tcsh"],
-        &["top"],
+        &["top", "--sort", "luck"],
     ];
     let said: Vec<String> =
         cases.iter().map(|words| format!("$ relisten {}\n{}", words.join(" "), refused(words))).collect();
@@ -69,7 +69,7 @@ fn mistakes() {
 
 #[test]
 fn commands_of_later_issues_do_not_exist() {
-    for command in ["steer", "weight", "top", "doctor", "export", "lab"] {
+    for command in ["steer", "weight", "lab"] {
         assert!(tree().find_subcommand(command).is_none(), "{command}");
     }
 }

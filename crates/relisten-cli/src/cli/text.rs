@@ -14,6 +14,8 @@ Examples:
   relisten status                           what they are doing
   relisten reload                           replace them by new ones
   relisten scale 8                          four more
+  relisten top                              every listener of the machine, who serves it, and how well
+  relisten doctor                           what is wrong with them, and how to put it right
   relisten load http://127.0.0.1:8080/      is any connection lost meanwhile?
   relisten stop                             finish and end
 
@@ -64,6 +66,29 @@ pub(super) const STOP_EXAMPLES: &str = "\
 Examples:
   relisten stop
   relisten stop web --timeout 20s || relisten stop web --now";
+
+pub(super) const TOP_EXAMPLES: &str = "\
+Examples:
+  relisten top
+  relisten top web --sort queue
+  relisten top --batch --interval 10s >> top.log
+  relisten top --once --json | jq '.groups[] | select(.queue > 0)'";
+
+pub(super) const EXPORT_EXAMPLES: &str = "\
+Examples:
+  relisten export
+  relisten export --listen 0.0.0.0:9750
+  relisten export --once | grep relisten_member_hung";
+
+pub(super) const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  relisten doctor
+  relisten doctor --explain backlog
+  relisten doctor --pid 4711
+      the network namespace of a container, by one of its processes
+  relisten doctor --connect db.example.com:5432
+      ports left for connections to there, and how many per second can be kept up
+  relisten doctor --json | jq -r '.findings[] | [.severity, .rule, .subject] | @tsv'";
 
 pub(super) const LOAD_EXAMPLES: &str = "\
 Examples:

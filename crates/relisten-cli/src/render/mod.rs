@@ -9,4 +9,5 @@ mod units;
 pub(crate) use list::list;
 pub(crate) use status::status;
 pub(crate) use style::Paint;
+pub(crate) use table::{Cell, Table};
 pub(crate) use units::printable;

@@ -3,13 +3,13 @@
 use super::style::Paint;
 
 /// A table: a head, rows, two spaces between columns. Cells may carry colours.
-pub(super) struct Table {
+pub(crate) struct Table {
     indent: &'static str,
     rows: Vec<Vec<Cell>>,
 }
 
 /// Text and the number of columns that it takes on the screen.
-pub(super) struct Cell {
+pub(crate) struct Cell {
     shown: String,
     width: usize,
 }
@@ -24,22 +24,22 @@ impl<T: Into<String>> From<T> for Cell {
 
 impl Cell {
     /// `plain` as `paint` would have it.
-    pub(super) fn painted(plain: &str, paint: impl FnOnce(&str) -> String) -> Self {
+    pub(crate) fn painted(plain: &str, paint: impl FnOnce(&str) -> String) -> Self {
         Self { shown: paint(plain), width: plain.chars().count() }
     }
 }
 
 impl Table {
-    pub(super) fn new(indent: &'static str, paint: Paint, head: &[&str]) -> Self {
+    pub(crate) fn new(indent: &'static str, paint: Paint, head: &[&str]) -> Self {
         let head = head.iter().map(|title| Cell::painted(title, |title| paint.dim(title))).collect();
         Self { indent, rows: vec![head] }
     }
 
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    pub(super) fn render(&self, out: &mut String) {
+    pub(crate) fn render(&self, out: &mut String) {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let width =
             |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.width).max();

@@ -1,0 +1,105 @@
+use super::*;
+use crate::SocketInode;
+use crate::counters::Counters;
+use crate::machine::{Before, Holder, Instance, Process, Slot, Worker};
+
+fn listener(inode: u64, queue: u32, pid: u32) -> Listener {
+    Listener {
+        inode: SocketInode(inode),
+        uid: 0,
+        queue,
+        limit: 128,
+        drops: Some(4),
+        before: Some(Before { queue, drops: Some(2) }),
+        holders: vec![Holder { pid, fd: 3, watches: Vec::new() }],
+    }
+}
+
+fn process(program: &str, active: u64) -> Process {
+    Process { program: program.into(), active: [(0, active)].into(), ..Process::default() }
+}
+
+fn machine() -> Machine {
+    let group = Group {
+        protocol: Protocol::Tcp,
+        address: ([127, 0, 0, 1], 80).into(),
+        v6only: None,
+        interface: None,
+        members: vec![listener(1, 3, 10), listener(2, 0, 11)],
+        active: 40,
+        waiting: 3,
+        half_open: 1,
+        oldest_ms: Some(1500),
+        time_wait: 7,
+    };
+    Machine {
+        groups: vec![group],
+        window_ms: 500,
+        processes: [(10, process("node", 30)), (11, process("node", 10))].into(),
+        counters: Counters::of(&[("Tcp", "PassiveOpens", 100), ("Tcp", "OutRsts", 9)]),
+        grown: Counters::of(&[("Tcp", "PassiveOpens", 50), ("Tcp", "OutRsts", 1)]),
+        peers: Some(vec![1 << 16, 2 << 16, 3 << 16]),
+        ..Machine::default()
+    }
+}
+
+#[track_caller]
+fn near(value: Option<f64>, expected: f64) {
+    assert!(value.is_some_and(|value| (value - expected).abs() < 1e-6), "{value:?} is not {expected}");
+}
+
+#[test]
+fn one_look() {
+    let top = Top::of(&machine(), None);
+    let group = &top.groups[0];
+    assert_eq!((group.queue, group.limit, group.active, group.oldest_ms), (3, 256, Some(40), Some(1500)));
+    assert_eq!((group.drops, group.accepted), (Some(8), None));
+    near(group.drops_per_s, 8.0);
+    near(top.totals.opened_in_per_s, 100.0);
+    assert_eq!((group.listeners[0].state.as_str(), group.listeners[1].state.as_str()), ("hung", "serving"));
+    let worker = &group.listeners[0].workers[0];
+    near(worker.share, 0.75);
+    near(worker.fair_share, 0.5);
+    let sent = top.totals.resets.iter().find(|reset| reset.cause == "sent").unwrap();
+    assert_eq!(sent.total, 9);
+    near(Some(sent.per_s), 2.0);
+}
+
+#[test]
+fn two_looks() {
+    let mut before = machine();
+    before.peers = Some(vec![1 << 16, 9 << 16]);
+    before.counters = Counters::of(&[("Tcp", "PassiveOpens", 80)]);
+    before.groups[0].members[0].drops = Some(0);
+    let top = Top::of(&machine(), Some((&before, Duration::from_secs(2))));
+    near(top.totals.opened_in_per_s, 10.0);
+    near(top.groups[0].accepted.map(|accepted| accepted.at_least_per_s), 1.0);
+    near(top.groups[0].listeners[0].drops_per_s, 2.0);
+    assert_eq!(top.interval_ms, 2000);
+}
+
+#[test]
+fn an_instances_slots_weights_and_workers() {
+    let mut machine = machine();
+    let slot = |slot, state: &str, weight| Slot { slot, state: state.into(), weight, ..Slot::default() };
+    let worker = Worker { slot: 1, generation: 4, state: "ready".into() };
+    machine.groups[0].oldest_ms = Some(5);
+    machine.instances = vec![Instance {
+        name: "web".into(),
+        slots: [(SocketInode(1), slot(0, "draining", 1)), (SocketInode(2), slot(1, "serving", 3))].into(),
+        workers: [(11, worker)].into(),
+        ..Instance::default()
+    }];
+    let top = Top::of(&machine, None);
+    let group = &top.groups[0];
+    assert_eq!(group.instance.as_ref().unwrap().name, "web");
+    assert_eq!((group.listeners[0].slot, group.listeners[0].state.as_str()), (Some(0), "draining"));
+    near(group.listeners[0].workers[0].fair_share, 0.0);
+    near(group.listeners[1].workers[0].fair_share, 1.0);
+    assert_eq!(group.listeners[1].workers[0].generation, Some(4));
+}
+
+#[test]
+fn the_schema_is_committed() {
+    crate::schema::check::<Top>("top.json");
+}
