@@ -20,8 +20,8 @@ mod run;
 mod say;
 mod serve;
 mod spec;
-mod trace;
 mod top;
+mod trace;
 
 use clap::error::ErrorKind;
 use cli::{Cli, Command};

@@ -59,16 +59,6 @@ impl Counters {
         self.groups.get(group)?.get(name).copied()
     }
 
-    /// A model, for tests.
-    #[cfg(test)]
-    pub(crate) fn of(counters: &[(&str, &str, u64)]) -> Self {
-        let mut made = Self::default();
-        for (group, name, value) in counters {
-            made.groups.entry((*group).to_owned()).or_default().insert((*name).to_owned(), *value);
-        }
-        made
-    }
-
     /// By how much each has grown since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {

@@ -24,8 +24,8 @@ pub mod quiet;
 #[cfg(test)]
 mod schema;
 pub mod sock_diag;
-pub mod trace;
 pub mod top;
+pub mod trace;
 pub mod unix;
 pub mod waiting;
 

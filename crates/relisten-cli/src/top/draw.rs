@@ -77,8 +77,8 @@ fn table<'a>(rows: &'a [Row], screen: &Screen) -> Table<'a> {
         Constraint::Length(12),
         Constraint::Length(9),
         Constraint::Length(6),
-        Constraint::Length(5),
-        Constraint::Length(5),
+        Constraint::Length(6),
+        Constraint::Length(6),
         Constraint::Length(8),
         Constraint::Length(9),
     ];

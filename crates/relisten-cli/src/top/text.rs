@@ -56,12 +56,12 @@ fn cells(row: &Row, paint: Paint) -> Vec<Cell> {
         .collect()
 }
 
-/// `120 connections, 3 half open, 45 in TIME_WAIT; in 12/s, out 3/s; overflows 0/s, drops 0/s`
+/// `120 open, 3 half open, 45 TIME_WAIT, in 12/s, out 3/s, full 0/s, drops 0/s`: fits into 80 columns.
 pub(super) fn summary(top: &Top) -> String {
     let totals = &top.totals;
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), short);
     format!(
-        "{} established, {} half open, {} TIME_WAIT; in {}/s, out {}/s; overflows {}/s, drops {}/s",
+        "{} open, {} half open, {} TIME_WAIT, in {}/s, out {}/s, full {}/s, drops {}/s",
         short(totals.established as f64),
         short(totals.half_open as f64),
         short((totals.time_wait_in + totals.time_wait_out) as f64),

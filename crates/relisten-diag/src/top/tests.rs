@@ -36,8 +36,8 @@ fn machine() -> Machine {
         groups: vec![group],
         window_ms: 500,
         processes: [(10, process("node", 30)), (11, process("node", 10))].into(),
-        counters: Counters::of(&[("Tcp", "PassiveOpens", 100), ("Tcp", "OutRsts", 9)]),
-        grown: Counters::of(&[("Tcp", "PassiveOpens", 50), ("Tcp", "OutRsts", 1)]),
+        counters: Counters::of([("Tcp", "PassiveOpens", 100), ("Tcp", "OutRsts", 9)]),
+        grown: Counters::of([("Tcp", "PassiveOpens", 50), ("Tcp", "OutRsts", 1)]),
         peers: Some(vec![1 << 16, 2 << 16, 3 << 16]),
         ..Machine::default()
     }
@@ -69,7 +69,7 @@ fn one_look() {
 fn two_looks() {
     let mut before = machine();
     before.peers = Some(vec![1 << 16, 9 << 16]);
-    before.counters = Counters::of(&[("Tcp", "PassiveOpens", 80)]);
+    before.counters = Counters::of([("Tcp", "PassiveOpens", 80)]);
     before.groups[0].members[0].drops = Some(0);
     let top = Top::of(&machine(), Some((&before, Duration::from_secs(2))));
     near(top.totals.opened_in_per_s, 10.0);

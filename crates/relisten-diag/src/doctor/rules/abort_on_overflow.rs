@@ -57,7 +57,7 @@ mod tests {
     fn with(on: bool, grown: u64) -> Machine {
         Machine {
             sysctls: Sysctls { abort_on_overflow: Some(on), ..Sysctls::default() },
-            grown: Counters::of(&[("TcpExt", "ListenOverflows", grown)]),
+            grown: Counters::of([("TcpExt", "ListenOverflows", grown)]),
             ..Machine::default()
         }
     }

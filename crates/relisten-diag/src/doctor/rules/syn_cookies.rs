@@ -87,9 +87,9 @@ mod tests {
     use crate::counters::Counters;
     use crate::machine::Sysctls;
 
-    fn with(total: u64, grown: &[(&str, &str, u64)], setting: u64) -> Machine {
+    fn with<const N: usize>(total: u64, grown: [(&str, &str, u64); N], setting: u64) -> Machine {
         Machine {
-            counters: Counters::of(&[("TcpExt", "SyncookiesSent", total)]),
+            counters: Counters::of([("TcpExt", "SyncookiesSent", total)]),
             grown: Counters::of(grown),
             sysctls: Sysctls { syncookies: Some(setting), ..Sysctls::default() },
             ..Machine::default()
@@ -99,16 +99,16 @@ mod tests {
     #[test]
     fn sent_dropped_and_long_ago() {
         let sent = [("TcpExt", "SyncookiesSent", 2)];
-        assert_eq!(severities(&SynCookies, &with(5, &sent, 1)), [Severity::Warning]);
+        assert_eq!(severities(&SynCookies, &with(5, sent, 1)), [Severity::Warning]);
         let dropped = [("TcpExt", "TCPReqQFullDrop", 2)];
-        assert_eq!(severities(&SynCookies, &with(0, &dropped, 0)), [Severity::Serious]);
-        assert_eq!(severities(&SynCookies, &with(5, &[], 1)), [Severity::Notice]);
-        assert_eq!(severities(&SynCookies, &with(0, &[], 2)), [Severity::Notice]);
+        assert_eq!(severities(&SynCookies, &with(0, dropped, 0)), [Severity::Serious]);
+        assert_eq!(severities(&SynCookies, &with(5, [], 1)), [Severity::Notice]);
+        assert_eq!(severities(&SynCookies, &with(0, [], 2)), [Severity::Notice]);
     }
 
     #[test]
     fn none_ever() {
-        assert_eq!(severities(&SynCookies, &with(0, &[], 1)), []);
-        assert_eq!(severities(&SynCookies, &with(0, &[], 0)), []);
+        assert_eq!(severities(&SynCookies, &with(0, [], 1)), []);
+        assert_eq!(severities(&SynCookies, &with(0, [], 0)), []);
     }
 }

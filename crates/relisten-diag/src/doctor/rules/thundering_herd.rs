@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn eight_who_poll_one_listener() {
         let mut machine = machine(vec![watched(1, 10..18, SHARED)]);
-        machine.grown = Counters::of(&[("Tcp", "PassiveOpens", 10)]);
+        machine.grown = Counters::of([("Tcp", "PassiveOpens", 10)]);
         machine.processes =
             (10..18).map(|pid| (pid, Process { slept: Some(3), ..process("s", 9, 9) })).collect();
         let findings = check(&ThunderingHerd, &machine);

@@ -70,8 +70,8 @@ mod tests {
         Machine {
             sysctls: Sysctls { max_tw_buckets: Some(1000), ..Sysctls::default() },
             connections: Connections { states: [(State::TimeWait, now)].into(), ..Connections::default() },
-            counters: Counters::of(&[("TcpExt", "TCPTimeWaitOverflow", total)]),
-            grown: Counters::of(&[("TcpExt", "TCPTimeWaitOverflow", grown)]),
+            counters: Counters::of([("TcpExt", "TCPTimeWaitOverflow", total)]),
+            grown: Counters::of([("TcpExt", "TCPTimeWaitOverflow", grown)]),
             ..Machine::default()
         }
     }
