@@ -17,6 +17,7 @@ mod reload;
 mod restart;
 mod row;
 mod sandbox;
+mod sockets;
 mod supervised;
 mod watch;
 
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 /// Options of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Only these: supervised, filter, restart, reload, memory, growth.
+    /// Only these: supervised, filter, restart, reload, memory, growth, sockets.
     names: Vec<String>,
     /// Fewer and shorter rounds: shows that the benchmarks work, not what the figures are.
     #[arg(long)]
@@ -54,6 +55,12 @@ pub(crate) struct Options {
     /// The process whose system calls are timed; see the benchmark `filter`.
     #[arg(long, hide = true)]
     calls: bool,
+    /// A process that holds so many sockets; see the benchmark `sockets`.
+    #[arg(long, hide = true)]
+    hold: Option<usize>,
+    /// The process that times a command; see the benchmark `sockets`.
+    #[arg(long, hide = true)]
+    timed: bool,
 }
 
 /// A benchmark.
@@ -62,19 +69,26 @@ struct Bench {
     run: fn(&Ground, &mut Table) -> Result<(), String>,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench { name: "supervised", run: supervised::run },
     Bench { name: "filter", run: filter::run },
     Bench { name: "restart", run: restart::run },
     Bench { name: "reload", run: reload::run },
     Bench { name: "memory", run: memory::run },
     Bench { name: "growth", run: growth::run },
+    Bench { name: "sockets", run: sockets::run },
 ];
 
 /// `cargo xtask bench`.
 pub(crate) fn run(options: &Options) -> ExitCode {
     if options.calls {
         return filter::calls();
+    }
+    if let Some(count) = options.hold {
+        return sockets::hold(count, options.names.first().map_or("0", String::as_str));
+    }
+    if options.timed {
+        return sockets::time(&options.names);
     }
     let result = match (&options.render, &options.inside) {
         (Some(file), _) => Table::read(file).map(|table| {
