@@ -189,8 +189,27 @@ fn another_network_namespace() {
         assert_eq!(addresses(&["--netns", &path]), ["127.0.0.1:7777"]);
         let report = json(&["doctor", "--json", "--pid", &pid]);
         assert_eq!(report["groups"], 1);
+        let here = json(&["doctor", "--json"]);
+        let others = here["other_namespaces"].as_array().expect("others");
+        assert!(others.iter().any(|other| other["inode"] == report["namespace"]), "{here:#}");
         process::kill(child.id());
         child.wait().expect("wait");
+    });
+}
+
+/// A line in a configuration file that breaks clients on old kernels.
+#[test]
+fn a_setting_of_the_past() {
+    Test::new().root().run(|_| {
+        assert!(findings(&json(&["doctor", "--json"]), "tw-recycle").is_empty());
+        // Only in this sandbox.
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "none", "/etc/sysctl.d"]).status().expect("mount");
+        assert!(mounted.success());
+        std::fs::write("/etc/sysctl.d/10-old.conf", "net.ipv4.tcp_tw_recycle = 1\n").expect("write");
+        let report = json(&["doctor", "--json"]);
+        let finding = findings(&report, "tw-recycle")[0];
+        assert_eq!(finding["subject"], "/etc/sysctl.d/10-old.conf:1", "{report:#}");
     });
 }
 
@@ -241,6 +260,8 @@ fn explanations_and_mistakes() {
         let nowhere = cli(&["doctor", "--netns", "no-such-namespace"]);
         assert_eq!(nowhere.code(), Some(1));
         assert!(nowhere.err.contains("/run/netns/no-such-namespace"), "{nowhere:#?}");
+        let nobody = cli(&["top", "no-such-instance", "--once"]);
+        assert_eq!(nobody.code(), Some(3), "{nobody:#?}");
         let bad = cli(&["doctor", "--connect", "nonsense"]);
         assert_eq!(bad.code(), Some(2), "{bad:#?}");
         let capacity = json(&["doctor", "--connect", "127.0.0.1:80", "--json"]);

@@ -30,6 +30,19 @@ pub(super) fn report(report: &Report, paint: Paint, width: usize) -> String {
         out.push('\n');
         one(&mut out, finding, paint, width);
     }
+    if !report.other_namespaces.is_empty() {
+        let pids: Vec<String> = report
+            .other_namespaces
+            .iter()
+            .map(|other| match &other.container {
+                Some(container) => format!("{} ({})", other.pid, printable(container)),
+                None => other.pid.to_string(),
+            })
+            .collect();
+        let text =
+            format!("other network namespaces, each by a process in it, for --pid: {}", pids.join(", "));
+        let _ = writeln!(out, "\n{}", wrapped(&text, "", width));
+    }
     if !report.missing.is_empty() {
         out.push('\n');
         for missing in &report.missing {
@@ -112,7 +125,7 @@ pub(super) fn wrapped(text: &str, indent: &str, width: usize) -> String {
 mod tests {
     use super::*;
     use relisten_diag::doctor::Evidence;
-    use relisten_diag::machine::Missing;
+    use relisten_diag::machine::{Missing, OtherNamespace};
 
     #[test]
     fn words_are_kept_whole() {
@@ -146,6 +159,14 @@ mod tests {
             window_ms: 250,
             groups: 1,
             sockets: 12,
+            other_namespaces: vec![
+                OtherNamespace { inode: 4_026_532_000, pid: 17, container: None },
+                OtherNamespace {
+                    inode: 4_026_532_001,
+                    pid: 4711,
+                    container: Some("docker:0123456789ab".into()),
+                },
+            ],
             findings: vec![finding],
             missing: vec![Missing {
                 what: "processes".into(),
@@ -162,7 +183,8 @@ mod tests {
 
     #[test]
     fn nothing_found() {
-        let healthy = Report { findings: Vec::new(), missing: Vec::new(), ..example() };
+        let healthy =
+            Report { findings: Vec::new(), missing: Vec::new(), other_namespaces: Vec::new(), ..example() };
         insta::assert_snapshot!(report(&healthy, Paint::plain(), 80));
     }
 }

@@ -48,7 +48,7 @@ fn find(reach: &Reach) -> Result<Target, ClientError> {
 }
 
 /// Says why an instance did not do as asked.
-fn complain(error: &ClientError) -> Exit {
+pub(crate) fn complain(error: &ClientError) -> Exit {
     let lines = match error {
         ClientError::Refused(problem) => &problem.lines[..],
         _ => &[],

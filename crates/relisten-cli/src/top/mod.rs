@@ -10,10 +10,11 @@ use crate::cli::TopArgs;
 use crate::doctor::{complain, which};
 use crate::exit::Exit;
 use crate::render::Paint;
-use crate::{instances, say};
+use crate::{instance, instances, say};
 use relisten_diag::DiagError;
 use relisten_diag::machine::{Machine, Options};
 use relisten_diag::top::Top;
+use relisten_supervise::runtime::control::instance_of;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 use view::View;
@@ -24,6 +25,11 @@ const ONCE: Duration = Duration::from_millis(250);
 /// Shows it once, again and again, or as a screen.
 pub(crate) fn run(args: &TopArgs) -> Exit {
     let view = View::new(args);
+    if let Some(name) = &args.name
+        && let Err(error) = instance_of(Some(name))
+    {
+        return instance::complain(&error);
+    }
     if args.once {
         return match Watcher::new(args).look(ONCE) {
             Ok(top) => say::out(printed(args, &view, &top, None).as_bytes()),

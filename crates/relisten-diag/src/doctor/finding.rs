@@ -1,7 +1,7 @@
 //! What a rule says.
 
 use crate::SocketInode;
-use crate::machine::Missing;
+use crate::machine::{Missing, OtherNamespace};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -79,6 +79,8 @@ pub struct Report {
     pub groups: u64,
     /// TCP sockets that are not listeners.
     pub sockets: u64,
+    /// Other network namespaces that can be seen; each has sockets and settings of its own.
+    pub other_namespaces: Vec<OtherNamespace>,
     /// The most severe first.
     pub findings: Vec<Finding>,
     /// What could not be known.

@@ -47,6 +47,7 @@ pub fn examine(machine: &Machine) -> Report {
         window_ms: machine.window_ms,
         groups: machine.groups.len() as u64,
         sockets: machine.connections.total(),
+        other_namespaces: machine.other_namespaces.clone(),
         findings,
         missing: machine.missing.clone(),
     }

@@ -9,7 +9,7 @@ pub fn container(pid: u32) -> Option<String> {
 }
 
 /// `0::/system.slice/docker-0123….scope`; on version 1 one line per controller, all alike.
-fn of_cgroups(text: &str) -> Option<String> {
+pub(super) fn of_cgroups(text: &str) -> Option<String> {
     text.lines().find_map(|line| of_path(line.splitn(3, ':').nth(2)?))
 }
 

@@ -22,7 +22,7 @@ impl Kernel {
         Self::parse(&uname.release().to_string_lossy(), &uname.version().to_string_lossy())
     }
 
-    fn parse(release: &str, build: &str) -> Self {
+    pub(super) fn parse(release: &str, build: &str) -> Self {
         let debian = build.split_ascii_whitespace().skip_while(|word| *word != "Debian").nth(1);
         Self { release: release.to_owned(), version: numbers(release), stable: debian.and_then(numbers) }
     }

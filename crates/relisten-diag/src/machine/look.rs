@@ -1,12 +1,13 @@
 //! One look at a machine.
 
 use super::connections::{self, Walk};
+use super::container::container;
 use super::descriptors::{self, Holdings};
 use super::listener::{Before, Group, Holder};
 use super::process::{Process, sleeps};
 use super::{
-    Instance, Kernel, Machine, Missing, Namespace, Slab, Sysctls, Which, linger, namespace, settings, slab,
-    watching,
+    Instance, Kernel, Machine, Missing, Namespace, OtherNamespace, Slab, Sysctls, Which, linger, namespace,
+    settings, slab, watching,
 };
 use crate::counters::Counters;
 use crate::sock_diag::{Extensions, Protocol, Query, SockDiag, State, States};
@@ -70,6 +71,10 @@ fn look(options: &Options, namespace: Namespace) -> Result<Machine, DiagError> {
     for (pid, process) in &mut processes {
         process.slept = sleeps(*pid).zip(process.sleeps).map(|(now, before)| now.saturating_sub(before));
     }
+    let others = namespace::others(namespace.inode)
+        .into_iter()
+        .map(|(inode, pid)| OtherNamespace { inode, pid, container: container(pid) })
+        .collect();
     let counters = Counters::read()?;
     say_what_is_hidden(&groups, &holdings, &walk, &mut missing);
     let slab = Slab::read();
@@ -96,6 +101,7 @@ fn look(options: &Options, namespace: Namespace) -> Result<Machine, DiagError> {
         processes,
         instances: options.instances.clone(),
         migration: None,
+        other_namespaces: others,
         missing,
     })
 }

@@ -28,7 +28,7 @@ pub use instance::{Instance, Slot, Worker};
 pub use kernel::Kernel;
 pub use listener::{Before, Group, Holder, Listener, Watch};
 pub use look::Options;
-pub use namespace::{Namespace, Which};
+pub use namespace::{Namespace, OtherNamespace, Which};
 pub use process::{Linger, Process};
 pub use settings::Setting;
 pub use slab::{Cache, Slab};
@@ -70,6 +70,8 @@ pub struct Machine {
     pub instances: Vec<Instance>,
     /// What moving a queue to another listener does on this kernel, where that was tried.
     pub migration: Option<Migration>,
+    /// Other network namespaces that can be seen.
+    pub other_namespaces: Vec<OtherNamespace>,
     /// What could not be known, and why.
     pub missing: Vec<Missing>,
     pub(crate) peers: Option<Vec<u64>>,
@@ -130,5 +132,25 @@ impl Machine {
         // A supervisor's built-in worker has the supervisor's name: then nobody keeps it for others.
         let all_keep = listener.holders.iter().all(keeps);
         listener.holders.iter().filter(move |holder| all_keep || !keeps(holder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever a kernel or a user has written into a file.
+        #[test]
+        fn parsers_never_panic(text in any::<String>(), bytes in any::<Vec<u8>>()) {
+            super::sysctl::parse_anything(&text);
+            super::watching::parse(&text);
+            super::watching::parse(&format!("tfd:{text}"));
+            super::container::of_cgroups(&format!("0::/{text}"));
+            super::process::parse_anything(&bytes, &text);
+            super::kernel::Kernel::parse(&text, &text);
+            super::slab::Slab::parse(&format!("tw_sock_TCP {text}"));
+            super::settings::parse(std::path::Path::new("/x"), &text);
+        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::DiagError;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::LinkNameSpaceType;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
@@ -15,6 +16,18 @@ pub struct Namespace {
     pub inode: u64,
     /// How it was asked for; `None`: the caller's own.
     pub asked: Option<String>,
+}
+
+/// A network namespace that was not looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct OtherNamespace {
+    /// The inode of its file.
+    pub inode: u64,
+    /// A process in it, for `--pid`.
+    pub pid: u32,
+    /// The container that process runs in.
+    pub container: Option<String>,
 }
 
 /// Which namespace is meant.

@@ -99,6 +99,12 @@ fn parse_limit(text: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// All parsers of this file, for a test.
+#[cfg(test)]
+pub(super) fn parse_anything(stat: &[u8], limits: &str) {
+    let _ = (parse_stat(stat), parse_limit(&format!("Max open files {limits}")));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

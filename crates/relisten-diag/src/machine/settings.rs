@@ -58,7 +58,7 @@ fn is_conf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "conf")
 }
 
-fn parse(file: &Path, text: &str) -> Vec<Setting> {
+pub(super) fn parse(file: &Path, text: &str) -> Vec<Setting> {
     let setting = |(number, line): (usize, &str)| {
         let line = line.trim();
         if line.starts_with(['#', ';']) {

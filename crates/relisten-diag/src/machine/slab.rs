@@ -41,7 +41,7 @@ impl Slab {
     }
 
     /// `name <active_objs> <num_objs> <objsize> …` (slabinfo(5)).
-    fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let cache = |line: &str| {
             let mut words = line.split_ascii_whitespace();
             let name = words.next().filter(|name| NAMES.contains(name))?;

@@ -54,7 +54,7 @@ fn read(pid: u32, epoll: u32, mut visit: impl FnMut(SocketInode, Watch)) {
 }
 
 /// `tfd: 5 events: 10000019 data: 5 pos:0 ino:a1b2 sdev:9`; events and inode are hexadecimal.
-fn parse(line: &str) -> Option<(SocketInode, Watch)> {
+pub(super) fn parse(line: &str) -> Option<(SocketInode, Watch)> {
     let mut words = line.strip_prefix("tfd:")?.split_ascii_whitespace();
     let events = words.by_ref().skip_while(|word| *word != "events:").nth(1)?;
     let inode = words.find_map(|word| word.strip_prefix("ino:"))?;

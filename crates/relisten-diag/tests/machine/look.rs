@@ -74,7 +74,8 @@ fn groups_queues_holders_and_connections() {
         let group = group_of(&machine, address);
         assert_eq!(group.active, accepted.len() as u64);
         assert_eq!(machine.processes[&me].active.values().sum::<u64>(), accepted.len() as u64);
-        assert!(machine.processes[&me].descriptors > 40);
+        // Clients, accepted connections, two listeners and a duplicate.
+        assert!(machine.processes[&me].descriptors >= 23 + accepted.len() as u64);
         assert_eq!(machine.connections.of(State::Established), 40);
         drop((clients, accepted, second));
     });
