@@ -8,7 +8,7 @@
 #define RELISTEN_ABI_H
 
 enum relisten_limit {
-	RELISTEN_VERSION = 1,
+	RELISTEN_VERSION = 2,
 	/* Reuseport groups of one instance. */
 	RELISTEN_GROUPS = 16,
 	/* Listeners of one instance. */
@@ -19,6 +19,8 @@ enum relisten_limit {
 	RELISTEN_CPUS = 512,
 	/* Connections that moved to another listener's queue and are still open. */
 	RELISTEN_MOVED = 65536,
+	/* Ports of this machine that lead to a listener of their own, for each group. */
+	RELISTEN_EXCEPTIONS = 64,
 };
 
 enum relisten_policy {
@@ -100,6 +102,12 @@ struct relisten_table {
 	__u16 cpus[RELISTEN_CPUS];
 };
 
+/* Written in one store. */
+struct relisten_exception {
+	__u16 port;
+	__u16 key;
+};
+
 struct relisten_group {
 	/* Which head and table are in force. */
 	__u32 active;
@@ -108,7 +116,10 @@ struct relisten_group {
 	struct relisten_head heads[2];
 	/* When this epoch began, ticks. */
 	__u64 epoch;
-	__u64 reserved1[2];
+	/* How many of the exceptions to look at; 0 as a rule. */
+	__u32 excepted;
+	__u32 reserved0;
+	__u64 reserved1;
 
 	/* Round robin's. */
 	__u64 turn;
@@ -122,9 +133,14 @@ struct relisten_group {
 	__u64 move_failed;
 	/* Connections moved whose count stayed behind because the table of moved ones was full. */
 	__u64 move_uncounted;
-	__u64 reserved2[2];
+	/* New connections that an exception led to their listener. */
+	__u64 by_exception;
+	__u64 reserved2;
 
 	struct relisten_table tables[2];
+
+	/* From such a port of the very address that it is sent to, a connection goes to this listener. 0: none. */
+	struct relisten_exception exceptions[RELISTEN_EXCEPTIONS];
 } __attribute__((aligned(64)));
 
 /* The instance as a whole. */

@@ -154,6 +154,38 @@ static __always_inline void note_moving(struct sk_reuseport_md *ctx, struct reli
 		move_count(g, bpf_get_socket_cookie(ctx->migrating_sk), bpf_get_socket_cookie(ctx->sk), key);
 }
 
+/*
+ * A new connection from this machine to itself, from a port that leads to one certain listener: how the supervisor asks
+ * one worker whether it is well, in service or not. A connection from elsewhere can't be meant: it has another source
+ * address. The key, or NOBODY.
+ */
+__apart __u32 exception(struct sk_reuseport_md *ctx, __u32 group)
+{
+	struct relisten_group *g = bpf_map_lookup_elem(&groups, &group);
+	__u8 *data = ctx->data, *end = ctx->data_end;
+	__u32 words[8] = {};
+
+	if (!g || ctx->migrating_sk || data + 14 > end)
+		return NOBODY;
+	if (ctx->eth_protocol == from_be16(ETH_P_IPV6)) {
+		if (bpf_skb_load_bytes_relative(ctx, 8, words, 32, BPF_HDR_START_NET))
+			return NOBODY;
+		if (words[0] != words[4] || words[1] != words[5] || words[2] != words[6] || words[3] != words[7])
+			return NOBODY;
+	} else {
+		if (bpf_skb_load_bytes_relative(ctx, 12, words, 8, BPF_HDR_START_NET) || words[0] != words[1])
+			return NOBODY;
+	}
+	__u32 port = data[0] << 8 | data[1];
+	for (__u32 i = 0; i < RELISTEN_EXCEPTIONS; i++) {
+		if (i >= READ_ONCE(g->excepted))
+			break;
+		if (g->exceptions[i].port == port)
+			return g->exceptions[i].key;
+	}
+	return NOBODY;
+}
+
 /* Always SK_PASS: without a choice it means the kernel's own hash over the group, so nobody is refused. */
 __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 {
@@ -163,6 +195,15 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 		return SK_PASS;
 	__u32 active = READ_ONCE(g->active), key = 0;
 	const struct relisten_head *h = &g->heads[active & 1];
+	if (READ_ONCE(g->excepted)) {
+		key = exception(ctx, group);
+		if (key != NOBODY && give(ctx, key, 0)) {
+			if (is_new(ctx))
+				add(&g->by_exception, 1);
+			return SK_PASS;
+		}
+		key = 0;
+	}
 	bool counts = h->policy == RELISTEN_LEAST_CONNECTIONS;
 	if (counts)
 		keep_time(group, active, g, h->live);

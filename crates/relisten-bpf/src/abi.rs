@@ -2,7 +2,7 @@
 //! byte. Nothing here is read or written through these structures; they say where things are.
 
 /// Version of all that follows. Maps outlive the process that made them.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Reuseport groups of one instance.
 pub const GROUPS: usize = 16;
 /// Listeners of one instance.
@@ -15,6 +15,8 @@ pub const MEMBERS: usize = 512;
 pub const CPUS: usize = 512;
 /// Moved connections that are still open and counted where they are.
 pub const MOVED: usize = 65536;
+/// Ports of this machine that lead to a listener of their own, for each group.
+pub const EXCEPTIONS: usize = 64;
 
 /// `struct relisten_listener`
 #[allow(missing_docs, reason = "documented in bpf/abi.h")]
@@ -74,6 +76,15 @@ pub struct TableEntry {
     pub cpus: [u16; CPUS],
 }
 
+/// `struct relisten_exception`
+#[allow(missing_docs, reason = "documented in bpf/abi.h")]
+#[repr(C)]
+#[derive(Debug)]
+pub struct ExceptionEntry {
+    pub port: u16,
+    pub key: u16,
+}
+
 /// `struct relisten_group`
 #[allow(missing_docs, reason = "documented in bpf/abi.h")]
 #[repr(C, align(64))]
@@ -83,15 +94,19 @@ pub struct GroupEntry {
     pub epoch_ticks: u32,
     pub heads: [HeadEntry; 2],
     pub epoch: u64,
-    pub reserved1: [u64; 2],
+    pub excepted: u32,
+    pub reserved0: u32,
+    pub reserved1: u64,
     pub turn: u64,
     pub by_kernel: u64,
     pub acks: u64,
     pub moved_requests: u64,
     pub move_failed: u64,
     pub move_uncounted: u64,
-    pub reserved2: [u64; 2],
+    pub by_exception: u64,
+    pub reserved2: u64,
     pub tables: [TableEntry; 2],
+    pub exceptions: [ExceptionEntry; EXCEPTIONS],
 }
 
 /// `struct relisten_instance`

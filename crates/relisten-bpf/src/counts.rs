@@ -61,6 +61,8 @@ pub struct GroupCounts {
     pub move_failed: u64,
     /// Moved connections whose count stayed with the listener that left, because too many are open.
     pub move_uncounted: u64,
+    /// New connections that an [exception](crate::Group::except) led to their listener.
+    pub by_exception: u64,
 }
 
 impl GroupCounts {
@@ -72,6 +74,7 @@ impl GroupCounts {
             moved_requests: read(offset_of!(GroupEntry, moved_requests)),
             move_failed: read(offset_of!(GroupEntry, move_failed)),
             move_uncounted: read(offset_of!(GroupEntry, move_uncounted)),
+            by_exception: read(offset_of!(GroupEntry, by_exception)),
         }
     }
 }

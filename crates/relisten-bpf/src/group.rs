@@ -1,8 +1,8 @@
 //! A reuseport group and its program.
 
-use crate::abi::{GroupEntry, HeadEntry, TableEntry};
+use crate::abi::{self, ExceptionEntry, GroupEntry, HeadEntry, TableEntry};
 use crate::counts::GroupCounts;
-use crate::key::GroupId;
+use crate::key::{GroupId, ListenerKey};
 use crate::maps::Maps;
 use crate::table::{Table, TableError};
 use relisten_sys::{bpf, reuseport};
@@ -70,6 +70,22 @@ impl<State> Group<State> {
         Ok(())
     }
 
+    /// From now on connections from these ports of this machine, if they come from the very address that they are sent
+    /// to, go to the listener named, whatever is said of it. Beyond [`abi::EXCEPTIONS`] they are left out.
+    pub fn except(&self, exceptions: &[(u16, ListenerKey)]) {
+        let excepted = self.maps.group_u32(self.id.index(), offset_of!(GroupEntry, excepted));
+        let count = exceptions.len().min(abi::EXCEPTIONS);
+        // Fewer before they are overwritten, more after.
+        excepted.fetch_min(count as u32, Ordering::SeqCst);
+        for (i, (port, key)) in exceptions.iter().take(count).enumerate() {
+            let offset = offset_of!(GroupEntry, exceptions) + i * size_of::<ExceptionEntry>();
+            let [a, b] = [port.to_ne_bytes(), key.raw().to_ne_bytes()];
+            let word = u32::from_ne_bytes([a[0], a[1], b[0], b[1]]);
+            self.maps.group_u32(self.id.index(), offset).store(word, Ordering::SeqCst);
+        }
+        excepted.store(count as u32, Ordering::SeqCst);
+    }
+
     fn becomes<Next>(self) -> Group<Next> {
         Group::new(self.maps, self.id)
     }
@@ -82,6 +98,7 @@ impl Group<Empty> {
         for offset in (offset_of!(GroupEntry, turn)..offset_of!(GroupEntry, tables)).step_by(8) {
             word(offset).store(0, Ordering::Release);
         }
+        self.except(&[]);
         let ticks = self.maps.group_u32(self.id.index(), offset_of!(GroupEntry, epoch_ticks));
         ticks.store(epoch_ticks(), Ordering::Release);
         for head in 0..2 {

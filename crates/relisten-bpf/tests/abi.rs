@@ -144,6 +144,8 @@ fn structures_are_those_of_the_object() {
         epoch_ticks,
         heads,
         epoch,
+        excepted,
+        reserved0,
         reserved1,
         turn,
         by_kernel,
@@ -151,9 +153,12 @@ fn structures_are_those_of_the_object() {
         moved_requests,
         move_failed,
         move_uncounted,
+        by_exception,
         reserved2,
-        tables
+        tables,
+        exceptions
     );
+    check!(btf, "relisten_exception", abi::ExceptionEntry, port, key);
     check!(btf, "relisten_instance", abi::InstanceEntry, version, counting, moved, reserved);
     check!(btf, "relisten_load", abi::LoadEntry, load, beat);
     check!(btf, "relisten_owner", abi::OwnerEntry, key, incarnation, counted, reserved);
@@ -199,6 +204,7 @@ fn numbers_are_those_of_the_object() {
         ("MEMBERS", abi::MEMBERS),
         ("CPUS", abi::CPUS),
         ("MOVED", abi::MOVED),
+        ("EXCEPTIONS", abi::EXCEPTIONS),
     ];
     assert_eq!(limits.len(), known.len());
     for (name, limit) in known {

@@ -73,6 +73,37 @@ fn a_foreign_member_gets_0_of_20000() {
     foreigner(V6, Policy::Hash);
 }
 
+/// Whatever is said of the listener, and nobody else comes to it.
+fn exceptions_lead(address: &str) {
+    let mut scene = Scene::new(address, 3, Policy::LeastConnections);
+    scene.members[2].place.set(Avoid::OUT);
+    let probe = Socket::new(Domain::for_address(scene.address), Type::STREAM, None).unwrap();
+    probe.bind(&std::net::SocketAddr::new(scene.address.ip(), 0).into()).unwrap();
+    let port = probe.local_addr().unwrap().as_socket().unwrap().port();
+    let other = (port.wrapping_add(1).max(1024), scene.members[1].place.key());
+    scene.group().except(&[other, (port, scene.members[2].place.key())]);
+    probe.connect(&scene.address.into()).unwrap();
+    assert_eq!(scene.members[2].queue(), 1);
+    assert_eq!(scene.group().counts().by_exception, 1);
+    scene.accept_all();
+    assert_eq!(scene.connect_and_reset(60, &[])[2], 0);
+    // Over: the same port is nothing special.
+    scene.group().except(&[]);
+    let again = Socket::new(Domain::for_address(scene.address), Type::STREAM, None).unwrap();
+    again.set_reuse_address(true).unwrap();
+    again.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+    drop(probe);
+    scene.members[2].accepted.clear();
+    again.connect(&scene.address.into()).unwrap();
+    assert_eq!((scene.members[2].queue(), scene.group().counts().by_exception), (0, 1));
+}
+
+#[test]
+fn one_port_leads_to_one_listener() {
+    exceptions_lead(V4);
+    exceptions_lead(V6);
+}
+
 #[test]
 fn an_attached_group_works_on_without_anybody() {
     let mut scene = Scene::new(V4, 3, Policy::RoundRobin);
