@@ -35,13 +35,16 @@ impl ConfigError {
 }
 
 /// The keys, sorted. A test compares them with the options.
-pub(crate) const KEYS: [&str; 24] = [
+pub(crate) const KEYS: [&str; 28] = [
+    "backend",
     "backlog",
     "command",
     "control",
     "directory",
     "drain",
     "grace",
+    "hang-after",
+    "hang-kill",
     "health",
     "health-every",
     "health-failures",
@@ -49,6 +52,7 @@ pub(crate) const KEYS: [&str; 24] = [
     "log-format",
     "metrics",
     "name",
+    "pin",
     "ready",
     "ready-timeout",
     "recycle-after",

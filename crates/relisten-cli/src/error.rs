@@ -77,6 +77,12 @@ pub(crate) enum UsageError {
     #[error("--{option} can't be zero")]
     Zero { option: &'static str },
 
+    #[error("--hang-after can't be shorter than 20ms: the scheduler alone may keep a worker waiting so long")]
+    HangTooShort,
+
+    #[error("--hang-kill needs --hang-after: nobody is ever found hung")]
+    NeverHung,
+
     #[error("--sockets pass without --listen: there is nothing to pass")]
     NothingToPass,
 
@@ -118,6 +124,8 @@ impl UsageError {
                     .into()
             }
             Self::BuiltInOnly { .. } => "give the certificate to COMMAND in its own way".into(),
+            Self::HangTooShort => "give a longer time, or never".into(),
+            Self::NeverHung => "give --hang-after a time, for example 200ms, or leave --hang-kill out".into(),
             Self::NothingToPass => "add --listen ADDR, or leave --sockets out: then COMMAND may bind itself".into(),
             Self::Fixed { .. } => "stop the instance and start it anew for that".into(),
             _ => return None,

@@ -31,8 +31,12 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
     // Before anything that needs memory: a keeper stays as long as the workers.
-    if words.next().is_some_and(|word| word == "keeper") {
-        return relisten_supervise::keeper::main(words);
+    match words.next() {
+        Some(word) if word == "keeper" => return relisten_supervise::keeper::main(words),
+        Some(word) if word == relisten_supervise::loader::SUBCOMMAND => {
+            return relisten_supervise::loader::main(words);
+        }
+        _ => {}
     }
     let command = match cli::parse(std::env::args_os()) {
         Ok(Cli { command }) => command,

@@ -108,6 +108,9 @@ impl Source {
     }
 }
 
+/// A worker that is given less time than this to accept would be found hung by the scheduler's doing.
+const SHORTEST_HANG: Duration = Duration::from_millis(20);
+
 /// Checks the options and fills in the defaults.
 pub(crate) fn plan(options: RunOptions, around: &Surroundings) -> Result<Plan, UsageError> {
     let mut notes = Vec::new();
@@ -157,6 +160,14 @@ pub(crate) fn plan(options: RunOptions, around: &Surroundings) -> Result<Plan, U
     if recycle_after == Some(Duration::ZERO) {
         return Err(UsageError::Zero { option: "recycle-after" });
     }
+    let hang_after = options.hang_after.unwrap_or_else(|| default("hang_after")).0;
+    let hang_kill = options.hang_kill.unwrap_or_else(|| default("hang_kill")).0;
+    if hang_after.is_some_and(|after| after < SHORTEST_HANG) {
+        return Err(UsageError::HangTooShort);
+    }
+    if hang_after.is_none() && hang_kill.is_some() {
+        return Err(UsageError::NeverHung);
+    }
     let spec = Spec {
         name,
         command,
@@ -166,6 +177,10 @@ pub(crate) fn plan(options: RunOptions, around: &Surroundings) -> Result<Plan, U
         listen,
         sockets,
         steer: options.steer.unwrap_or_else(|| default("steer")),
+        backend: options.backend.unwrap_or_else(|| default("backend")).0,
+        pin: options.pin,
+        hang_after,
+        hang_kill,
         backlog: options.backlog.unwrap_or_else(|| default("backlog")).0,
         ready: options.ready.unwrap_or_else(|| default("ready")).0,
         ready_timeout,

@@ -6,8 +6,10 @@
 
 mod async_fd;
 mod caller;
+mod cgroup;
 pub mod core;
 pub mod keeper;
+pub mod loader;
 pub mod metrics;
 pub mod runtime;
 mod sockets;

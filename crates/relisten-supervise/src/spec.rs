@@ -28,6 +28,18 @@ pub struct Spec {
     pub sockets: Sockets,
     /// Which worker gets a new connection.
     pub steer: Policy,
+    /// What carries the policy out.
+    #[serde(default)]
+    pub backend: Backend,
+    /// Bind each worker to one CPU: slot 0 to the first that this process may use, and so on.
+    #[serde(default)]
+    pub pin: bool,
+    /// How long connections may wait for a worker that accepts none before it counts as hung; `None`: for ever.
+    #[serde(default)]
+    pub hang_after: Option<Duration>,
+    /// How long a worker may be hung before it is replaced; `None`: for ever.
+    #[serde(default)]
+    pub hang_kill: Option<Duration>,
     /// The least backlog of a listener, connections.
     pub backlog: u32,
     /// When a worker counts as ready.
@@ -52,6 +64,21 @@ pub struct Spec {
     pub control: PathBuf,
     /// What must be there, or the start fails: "steering", "adoption", "keeper".
     pub require: Vec<String>,
+}
+
+/// What carries a steering policy out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    /// The best that is possible here.
+    #[default]
+    Auto,
+    /// An eBPF program: every policy, migration, exact counts. Needs CAP_BPF and CAP_NET_ADMIN.
+    Ebpf,
+    /// A classic BPF program. Needs no privilege.
+    Cbpf,
+    /// Nothing: the kernel's hash.
+    Kernel,
 }
 
 /// How workers get their sockets.

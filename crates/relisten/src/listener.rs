@@ -48,6 +48,18 @@ impl Listener {
         Self::adopt(fd).map_err(|source| ListenError::other(endpoint, "read back its address", source))
     }
 
+    /// Like [`open`](Self::open), but shows the bound socket to somebody before it listens.
+    pub fn open_prepared(
+        endpoint: &Endpoint,
+        options: &ListenOptions,
+        prepare: impl FnOnce(&Self),
+    ) -> Result<Self, ListenError> {
+        let listener = Self::bind(endpoint, options)?;
+        prepare(&listener);
+        listener.listen(options.backlog).map_err(|source| ListenError::other(endpoint, "listen", source))?;
+        Ok(listener)
+    }
+
     /// Like [`open`](Self::open), but does not listen yet: the port is held, connections to it are refused while
     /// nobody else listens there. A UDP socket is open as soon as it is bound.
     pub fn bind(endpoint: &Endpoint, options: &ListenOptions) -> Result<Self, ListenError> {

@@ -3,7 +3,7 @@
 
 use super::address::MetricsAt;
 use super::values::{
-    Backlog, Count, Feature, HttpPath, LogFormat, ReadyWhen, SocketsHow, Span, SpanOrNever, StopSignal,
+    BackendKind, Backlog, Count, Feature, HttpPath, LogFormat, ReadyWhen, SocketsHow, Span, SpanOrNever, StopSignal,
     Workers,
 };
 use clap::Args;
@@ -13,10 +13,13 @@ use serde::Deserialize;
 use std::path::PathBuf;
 
 /// The defaults, as they would be written, by option. Options that are not here have none, or say it themselves.
-pub(crate) const DEFAULTS: [(&str, &str); 13] = [
+pub(crate) const DEFAULTS: [(&str, &str); 16] = [
     ("workers", "auto"),
     ("sockets", "auto"),
     ("steer", "auto"),
+    ("backend", "auto"),
+    ("hang_after", "200ms"),
+    ("hang_kill", "never"),
     ("backlog", "4096"),
     ("ready", "auto"),
     ("ready_timeout", "60s"),
@@ -137,6 +140,35 @@ pub(crate) struct RunOptions {
     #[serde(deserialize_with = "optional")]
     pub(crate) steer: Option<Policy>,
 
+    /// What carries the policy out
+    ///
+    /// ebpf: a program that knows every policy, moves what waits for a hung worker to others, and counts open
+    /// connections. Needs CAP_BPF and CAP_NET_ADMIN. cbpf: a classic program, for which no privilege is needed. kernel:
+    /// nothing, the kernel's hash decides; then a worker that leaves gets its stop signal at once. auto: the best of
+    /// these that is possible.
+    #[arg(long, value_name = "auto|ebpf|cbpf|kernel", help_heading = "Listeners")]
+    pub(crate) backend: Option<BackendKind>,
+
+    /// Bind each worker to a CPU of its own
+    ///
+    /// Slot 0 to the first CPU that this process may use, slot 1 to the second, and so on, beginning anew when there
+    /// are more workers than CPUs. Goes well with --steer cpu.
+    #[arg(long, help_heading = "Listeners")]
+    #[serde(default)]
+    pub(crate) pin: bool,
+
+    /// A worker is hung when connections wait for it and it accepts none for so long, or never
+    ///
+    /// New connections go to others from half of that time on. At its end what waits is moved to others, if that is
+    /// possible here; else another worker takes it over. The worker is not touched, and has its place again as soon as it
+    /// accepts. If the others are no better, nothing is done: that is overload.
+    #[arg(long, value_name = "DURATION|never", help_heading = "Listeners")]
+    pub(crate) hang_after: Option<SpanOrNever>,
+
+    /// Replace a worker that has been hung for so long, or never
+    #[arg(long, value_name = "DURATION|never", help_heading = "Listeners")]
+    pub(crate) hang_kill: Option<SpanOrNever>,
+
     /// Connections that may wait in the accept queue of one worker
     ///
     /// A floor: a worker that asks for less gets this. The sysctl net.core.somaxconn caps it, and relisten says so.
@@ -188,7 +220,7 @@ pub(crate) struct RunOptions {
 
     /// Fail to start if this feature is missing, instead of doing without (repeatable)
     ///
-    /// adoption, deafening, keeper or steering. `relisten status` names what is missing and what that costs.
+    /// adoption, counting, deafening, ebpf, keeper or steering. `relisten status` names what is missing and what that costs.
     #[arg(long, value_name = "FEATURE", help_heading = "Instance")]
     #[serde(deserialize_with = "one_or_many")]
     pub(crate) require: Vec<Feature>,
@@ -229,6 +261,10 @@ impl RunOptions {
             listen: list(self.listen, file.listen),
             sockets: self.sockets.or(file.sockets),
             steer: self.steer.or(file.steer),
+            backend: self.backend.or(file.backend),
+            pin: self.pin || file.pin,
+            hang_after: self.hang_after.or(file.hang_after),
+            hang_kill: self.hang_kill.or(file.hang_kill),
             backlog: self.backlog.or(file.backlog),
             drain: self.drain.or(file.drain),
             grace: self.grace.or(file.grace),

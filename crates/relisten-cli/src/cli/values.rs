@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::MetricsAt;
-use relisten_supervise::spec::{Ready, Sockets};
+use relisten_supervise::spec::{Backend, Ready, Sockets};
 use serde::{Deserialize, Deserializer, de};
 
 /// More slots than this is taken for a mistake.
@@ -42,6 +42,8 @@ pub(crate) enum ValueError {
     Feature,
     #[error("expected auto, pass or adopt")]
     Sockets,
+    #[error("expected auto, ebpf, cbpf or kernel")]
+    Backend,
     #[error("expected text or json")]
     LogFormat,
     #[error("the backlog is a number of connections from 1 to {}", i32::MAX)]
@@ -55,7 +57,7 @@ pub(crate) enum ValueError {
 }
 
 /// What `--require` can ask for.
-pub(crate) const FEATURES: [&str; 4] = ["adoption", "deafening", "keeper", "steering"];
+pub(crate) const FEATURES: [&str; 6] = ["adoption", "counting", "deafening", "ebpf", "keeper", "steering"];
 
 /// How many workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +208,24 @@ impl FromStr for SocketsHow {
     }
 }
 
+/// What carries a policy out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BackendKind(pub(crate) Backend);
+
+impl FromStr for BackendKind {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "auto" => Ok(Self(Backend::Auto)),
+            "ebpf" => Ok(Self(Backend::Ebpf)),
+            "cbpf" => Ok(Self(Backend::Cbpf)),
+            "kernel" => Ok(Self(Backend::Kernel)),
+            _ => Err(ValueError::Backend),
+        }
+    }
+}
+
 /// A signal, by name (with or without `SIG`) or number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StopSignal(pub(crate) i32);
@@ -343,6 +363,7 @@ deserialize_as_text!(
     HttpPath,
     ReadyWhen,
     SocketsHow,
+    BackendKind,
     StopSignal,
     Feature,
     LogFormat,

@@ -26,7 +26,7 @@ mod inherit;
 mod process;
 mod protocol;
 mod store;
-mod wire;
+pub(crate) mod wire;
 
 pub use client::{Client, Error, Event};
 pub use inherit::{DrainedOutput, Inheritance, Kept};

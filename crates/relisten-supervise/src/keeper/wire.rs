@@ -11,26 +11,26 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// One packet as it came.
-pub(super) struct Packet {
+pub(crate) struct Packet {
     buffer: [u8; MAX],
     length: usize,
     /// The descriptors beside it, in order.
-    pub(super) descriptors: [Option<OwnedFd>; MAX_DESCRIPTORS],
+    pub(crate) descriptors: [Option<OwnedFd>; MAX_DESCRIPTORS],
     /// There were more descriptors, but they could not be received.
-    pub(super) descriptors_lost: bool,
+    pub(crate) descriptors_lost: bool,
     /// The packet was longer than [`MAX`].
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 impl Packet {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 }
 
 /// Receive without waiting. An empty packet and the end of the connection look the same here; who must know
 /// asks `poll` for a hang-up.
-pub(super) fn receive(socket: impl AsFd) -> Result<Packet, Errno> {
+pub(crate) fn receive(socket: impl AsFd) -> Result<Packet, Errno> {
     let mut packet = Packet {
         buffer: [0; MAX],
         length: 0,
@@ -61,7 +61,7 @@ pub(super) fn receive(socket: impl AsFd) -> Result<Packet, Errno> {
 ///
 /// EAGAIN: the other end is behind. EPIPE or ECONNRESET: it is gone. ETOOMANYREFS: more descriptors of this
 /// user are on their way than `RLIMIT_NOFILE` allows.
-pub(super) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {

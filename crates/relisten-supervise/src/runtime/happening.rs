@@ -2,7 +2,9 @@ use super::control::ControlRequest;
 use super::dispatcher::Wanted;
 use super::probe::Probed;
 use crate::core::WorkerId;
+use crate::loader::LoadError;
 use crate::sockets::Resolved;
+use relisten_bpf::Descriptors;
 
 /// Whatever reaches the dispatcher, in one queue, so that there is one order of things.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) enum Happening {
     Control(ControlRequest),
     /// The names of a reload's addresses are resolved, or can't be.
     Resolved(Box<Wanted>, Result<Resolved, String>),
+    /// Steering programs are loaded, or can't be.
+    Loaded(Result<Descriptors, LoadError>),
     /// The supervisor was sent a signal.
     Signal(i32),
 }

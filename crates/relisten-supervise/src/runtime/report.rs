@@ -3,7 +3,7 @@
 use super::clock;
 use super::dispatcher::Dispatcher;
 use crate::core::{State, WorkerId};
-use crate::sockets::Held;
+use crate::sockets::{Held, ListenerId, Stall};
 use crate::status::{Foreign, Listener, Slot, Status, Steering, Totals, Worker};
 use relisten::SocketInode;
 use relisten::address::Endpoint;
@@ -76,12 +76,18 @@ impl Dispatcher {
 
     fn steering(&self) -> Steering {
         let steered = self.core.settings().can_steer && self.sockets.steered();
-        let policy = self.newest.steer.effective_cbpf();
+        let policy = self.sockets.effective_policy();
+        let by_ebpf = self.sockets.ebpf().is_some();
         Steering {
             policy: if steered { policy.as_str() } else { "hash" }.into(),
-            backend: if steered { "cbpf" } else { "kernel" }.into(),
-            migration: fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req")
-                .is_ok_and(|v| v.trim() == "1"),
+            backend: match (steered, by_ebpf) {
+                (false, _) => "kernel",
+                (true, false) => "cbpf",
+                (true, true) => "ebpf",
+            }
+            .into(),
+            migration: steered && by_ebpf
+                || fs::read_to_string("/proc/sys/net/ipv4/tcp_migrate_req").is_ok_and(|v| v.trim() == "1"),
             missing: self.missing.clone(),
         }
     }
@@ -91,23 +97,29 @@ impl Dispatcher {
         self.sockets
             .places()
             .map(|(endpoint, name)| {
-                let held: Vec<&Held> =
-                    self.sockets.held().map(|(_, h)| h).filter(|h| h.facts.endpoint == *endpoint).collect();
+                let held: Vec<(ListenerId, &Held)> =
+                    self.sockets.held().filter(|(_, h)| h.facts.endpoint == *endpoint).collect();
                 Listener {
                     name: name.map_or_else(|| endpoint.to_string(), str::to_owned),
                     address: endpoint.to_string(),
                     protocol: endpoint.protocol().as_str().into(),
-                    backlog: held.first().and_then(|h| h.listener.queue().ok()).map(|q| q.limit),
-                    slots: held.iter().map(|h| self.slot(h, active)).collect(),
+                    backlog: held.first().and_then(|(_, h)| h.listener.queue().ok()).map(|q| q.limit),
+                    slots: held.iter().map(|(id, h)| self.slot(*id, h, active)).collect(),
                     foreign: foreign(endpoint, &ours),
                 }
             })
             .collect()
     }
 
-    fn slot(&self, held: &Held, active: Option<&BTreeMap<WorkerId, u64>>) -> Slot {
+    fn slot(&self, id: ListenerId, held: &Held, active: Option<&BTreeMap<WorkerId, u64>>) -> Slot {
+        // Without eBPF nothing counts these.
+        let ebpf = self.sockets.ebpf().filter(|ebpf| ebpf.counts_open());
+        let counts = ebpf.and_then(|ebpf| ebpf.counts(id));
+        let queue = held.listener.queue().ok().map(|q| u64::from(q.waiting));
         let owner = held.facts.owners.iter().next_back().and_then(|w| self.core.worker(*w));
         let state = match owner.map(|w| w.state) {
+            Some(State::Ready) if held.facts.stall == Stall::Hung => "hung",
+            Some(State::Ready) if held.facts.stall == Stall::Suspected => "suspected",
             Some(State::Ready) if held.facts.in_hand || held.facts.shared => "serving",
             Some(State::Ready | State::Lost) | None => "waiting",
             Some(state) => state.as_str(),
@@ -116,13 +128,17 @@ impl Dispatcher {
             slot: held.facts.slot,
             inode: held.facts.inode.0,
             state: state.into(),
-            weight: 1,
-            queue: held.listener.queue().ok().map(|q| q.waiting.into()),
+            weight: self.sockets.weight(held.facts.slot),
+            queue,
             drops: held.listener.drops().ok().map(Into::into),
-            active: owner.and_then(|w| active.as_ref().and_then(|a| a.get(&w.id).copied())),
-            // Nothing counts these without eBPF.
-            accepted_total: None,
-            rescued_total: None,
+            active: match counts {
+                Some(counts) => Some(counts.open.saturating_sub(queue.unwrap_or(0))),
+                None => owner.and_then(|w| active.as_ref().and_then(|a| a.get(&w.id).copied())),
+            },
+            accepted_total: counts.map(|c| {
+                (c.established + c.moved_in).saturating_sub(c.moved_out + queue.unwrap_or(0))
+            }),
+            rescued_total: Some(held.facts.rescued),
         }
     }
 

@@ -5,7 +5,7 @@ use super::process::{Facts, Process};
 use super::readiness::Readiness;
 use crate::core::{Instance, Millis, WorkerId};
 use crate::keeper::{DrainedOutput, Inheritance};
-use crate::sockets::{ListenerId, Saved};
+use crate::sockets::{Ebpf, ListenerId, Saved, SavedEbpf};
 use crate::status::Totals;
 use relisten::Generation;
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,8 @@ pub(super) struct Descriptors {
     pub(super) stdout: BTreeMap<WorkerId, (OwnedFd, Option<DrainedOutput>)>,
     pub(super) stderr: BTreeMap<WorkerId, (OwnedFd, Option<DrainedOutput>)>,
     pub(super) notify: Option<OwnedFd>,
+    /// Programs, maps and what counts connections, by name.
+    pub(super) bpf: BTreeMap<String, OwnedFd>,
 }
 
 impl Descriptors {
@@ -50,6 +52,10 @@ impl Descriptors {
                 continue;
             }
             let Some((what, number)) = kept.key.split_once(':') else { continue };
+            if what == "bpf" {
+                all.bpf.insert(number.to_owned(), kept.descriptor);
+                continue;
+            }
             let Ok(number) = number.parse() else { continue };
             match what {
                 "listener" => _ = all.listeners.insert(ListenerId(number), kept.descriptor),
@@ -61,6 +67,14 @@ impl Descriptors {
             }
         }
         all
+    }
+
+    /// The steering programs, if there were any and all of their parts are there.
+    pub(super) fn ebpf(&mut self, saved: &SavedEbpf) -> std::io::Result<Ebpf> {
+        let programs = self.bpf.keys().filter(|name| name.starts_with("group_")).count();
+        let parts = relisten_bpf::Kind::all(programs).filter_map(|kind| self.bpf.remove(&kind.name()));
+        let descriptors = relisten_bpf::Descriptors::new(parts.collect()).map_err(std::io::Error::other)?;
+        Ebpf::resume(saved, descriptors, self.bpf.remove("counting").map(Into::into))
     }
 
     /// The processes that can still be named. Those whose pidfd is missing are taken for gone.

@@ -1,7 +1,7 @@
 //! From the options to the running dispatcher, and to its end.
 
 use super::control::{self, Place};
-use super::dispatcher::{Dispatcher, Surroundings, libc_signal};
+use super::dispatcher::{Dispatcher, Surroundings, backend, libc_signal};
 use super::happening::Happening;
 use super::notify::{self, NotifySocket};
 use super::output::{Output, Stream};
@@ -10,8 +10,9 @@ use super::resume::{Descriptors, State};
 use super::{chain, clock};
 use crate::core::{Event, ExitStatus, Instance, Phase};
 use crate::keeper;
+use crate::loader::Loading;
 use crate::sockets::{Abilities, Sockets};
-use crate::spec::{Spec, SpecSource};
+use crate::spec::{Backend, Spec, SpecSource};
 use crate::status::Missing;
 use relisten::Generation;
 use relisten::systemd::Message;
@@ -180,8 +181,15 @@ fn begin(
     tx: &mpsc::UnboundedSender<Happening>,
 ) -> Result<(Dispatcher, NotifySocket), RunError> {
     let abilities = Abilities::probe().map_err(system("listen on loopback"))?;
-    let can_steer = abilities.steer.is_ok();
+    let can_steer = abilities.steer.is_ok() && spec.backend != Backend::Kernel;
     let mut missing = lacks(&abilities);
+    // Without them there is no beginning; else workers start while they are being loaded.
+    let loaded = backend::needs_ebpf(&spec).then(|| {
+        Loading::start(&options.exe, backend::GROUPS.max(spec.listen.len())).and_then(Loading::finish)
+    });
+    if let Some(Err(error)) = &loaded {
+        return Err(RunError::Missing { feature: "ebpf".into(), why: chain(error) });
+    }
     let mut sockets = Sockets::new(spec.steer, spec.backlog, can_steer);
     let endpoints = crate::sockets::resolve(&spec.listen)
         .and_then(|addresses| sockets.reserve(&addresses))
@@ -208,6 +216,7 @@ fn begin(
         tracing::warn!(feature = lack.feature, why = lack.why, effect = lack.effect, "missing here");
     }
     let (core, actions) = Instance::new(spec.settings(can_steer), clock::now());
+    let to_load = can_steer && loaded.is_none() && backend::wants_ebpf(&spec);
     let plan = Rc::new(Plan { spec, endpoints });
     let around = Surroundings {
         source,
@@ -224,6 +233,11 @@ fn begin(
     dispatcher.keep("notify", keeper::Kind::Other, &notify);
     for (endpoint, _) in dispatcher.sockets.places() {
         tracing::info!(address = %endpoint, "open");
+    }
+    match loaded {
+        Some(loaded) => dispatcher.loaded(loaded),
+        None if to_load => dispatcher.load_ebpf(&options.exe),
+        None => {}
     }
     dispatcher.perform(actions);
     Ok((dispatcher, notify))
@@ -273,6 +287,28 @@ pub(super) fn no_adoption(error: &io::Error) -> Missing {
             "workers must use the sockets passed to them (LISTEN_FDS): give --listen. In a container, permit \
                  seccomp user notification and pidfd_getfd"
                 .into(),
+    }
+}
+
+/// What it means that there are no steering programs of the better kind.
+pub(super) fn no_ebpf(why: &str) -> Missing {
+    Missing {
+        feature: "ebpf".into(),
+        why: why.to_owned(),
+        effect: "classic BPF steers: no least-connections and no round-robin, and what waits for a hung worker can't be \
+                 moved to others; run as root, or with CAP_BPF and CAP_NET_ADMIN, on Linux 5.17 or newer"
+            .into(),
+    }
+}
+
+/// What it means that open connections are not counted.
+pub(super) fn no_counting(error: &io::Error) -> Missing {
+    Missing {
+        feature: "counting".into(),
+        why: error.to_string(),
+        effect: "open connections are not counted in the kernel: hash in place of least-connections; mount a cgroup of \
+                 version 2"
+            .into(),
     }
 }
 
@@ -340,7 +376,17 @@ fn take_over(
         .and_then(NotifySocket::from_descriptor)
         .or_else(|_| NotifySocket::at_path(&place.notify()))
         .map_err(system("open the socket for sd_notify"))?;
-    let sockets = Sockets::restore(state.sockets, listeners).map_err(system("use the kept listeners"))?;
+    let ebpf = state.sockets.ebpf.as_ref().map(|saved| descriptors.ebpf(saved));
+    let ebpf = ebpf.and_then(|resumed| match resumed {
+        Ok(ebpf) => Some(ebpf),
+        Err(error) => {
+            tracing::warn!(%error, "the steering programs of the last supervisor can't be used: loading others");
+            None
+        }
+    });
+    let resumed = ebpf.is_some();
+    let sockets =
+        Sockets::restore(state.sockets, listeners, ebpf).map_err(system("use the kept listeners"))?;
     let missing = lacks(&Abilities::probe().map_err(system("listen on loopback"))?);
     let around = Surroundings {
         source,
@@ -360,6 +406,9 @@ fn take_over(
     dispatcher.started = state.started;
     dispatcher.last_request = state.last_request;
     dispatcher.ever_ready = true;
+    if !resumed && dispatcher.core.settings().can_steer && backend::wants_ebpf(&dispatcher.newest) {
+        dispatcher.load_ebpf(&options.exe);
+    }
     let written_down = state.processes;
     Ok(TakeOver::Done(Box::new(Inherited { dispatcher, notify, descriptors, written_down })))
 }

@@ -221,6 +221,10 @@ impl Sockets {
                 && endpoint.has_group()
             {
                 place.group.joined(id);
+                // And it has lost its place in the map.
+                if let (Some(ebpf), Some(held)) = (&mut self.ebpf, self.held.get(&id)) {
+                    ebpf.enter(id, held);
+                }
                 self.program(&endpoint, None);
             }
             return ListenAnswer::Done;
@@ -237,9 +241,15 @@ impl Sockets {
         self.look_at_groups();
         // Before it joins, so that not one SYN slips in.
         let newcomer = self.can_steer && !self.live(&endpoint).is_empty();
-        let newcomer = newcomer && listener.deafen().is_ok();
+        let newcomer = newcomer && self.ebpf.is_none() && listener.deafen().is_ok();
+        if let (Some(ebpf), Some(inode)) = (&mut self.ebpf, inode) {
+            ebpf.prepare(inode, &listener);
+        }
         if let Err(e) = listener.listen(wanted) {
             let _ = listener.hear();
+            if let (Some(ebpf), Some(inode)) = (&mut self.ebpf, inode) {
+                ebpf.forget_prepared(inode);
+            }
             return ListenAnswer::Fails(errno(&e));
         }
         let id = self.insert(listener, slot, Origin::Adopted, BTreeSet::from([worker]), false);

@@ -29,6 +29,19 @@ pub(crate) enum Origin {
     Adopted,
 }
 
+/// Does its worker take what comes?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Stall {
+    /// It does, as far as is known.
+    #[default]
+    No,
+    /// Connections wait and it has taken none for a while: new ones go elsewhere.
+    Suspected,
+    /// Still none: what waits is moved elsewhere as well.
+    Hung,
+}
+
 /// What is known of a listener besides its descriptor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Facts {
@@ -56,6 +69,12 @@ pub(crate) struct Facts {
     /// never accepts them.
     #[serde(default)]
     pub(crate) probes: u64,
+    /// Whether its worker hangs.
+    #[serde(default)]
+    pub(crate) stall: Stall,
+    /// Connections moved away from it while its worker hung.
+    #[serde(default)]
+    pub(crate) rescued: u64,
     /// The slot it served last: whose next worker takes what is left in it.
     pub(crate) slot: u32,
     /// Every slot uses this very socket (Unix).

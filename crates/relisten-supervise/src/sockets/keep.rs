@@ -1,6 +1,6 @@
 //! What the keeper and the next supervisor must know of the listeners.
 
-use super::Sockets;
+use super::{Ebpf, SavedEbpf, Sockets};
 use super::held::{Facts, Held, ListenerId};
 use super::place::Place;
 use crate::core::WorkerId;
@@ -28,6 +28,15 @@ pub(crate) struct Saved {
     held: Vec<(ListenerId, Facts)>,
     serve: BTreeSet<WorkerId>,
     policy: Policy,
+    #[serde(default)]
+    configured: Policy,
+    #[serde(default)]
+    weights: BTreeMap<u32, u32>,
+    #[serde(default)]
+    cpus: BTreeMap<WorkerId, Vec<u32>>,
+    /// With the descriptors that the keeper holds.
+    #[serde(default)]
+    pub(crate) ebpf: Option<SavedEbpf>,
     backlog: u32,
     can_steer: bool,
     last_id: u64,
@@ -56,6 +65,10 @@ impl Sockets {
             held: self.held.iter().map(|(id, h)| (*id, h.facts.clone())).collect(),
             serve: self.serve.clone(),
             policy: self.policy,
+            configured: self.configured,
+            weights: self.weights.clone(),
+            cpus: self.cpus.clone(),
+            ebpf: self.ebpf.as_ref().map(Ebpf::save),
             backlog: self.backlog,
             can_steer: self.can_steer,
             last_id: self.last_id,
@@ -64,10 +77,18 @@ impl Sockets {
 
     /// What the last supervisor left, with the descriptors that the keeper held. A listener whose descriptor is
     /// missing is left out (and said).
-    pub(crate) fn restore(saved: Saved, mut descriptors: BTreeMap<ListenerId, OwnedFd>) -> io::Result<Self> {
+    pub(crate) fn restore(
+        saved: Saved,
+        mut descriptors: BTreeMap<ListenerId, OwnedFd>,
+        ebpf: Option<Ebpf>,
+    ) -> io::Result<Self> {
         let mut sockets = Self::new(saved.policy, saved.backlog, saved.can_steer);
         sockets.last_id = saved.last_id;
         sockets.serve = saved.serve;
+        sockets.configured = saved.configured;
+        sockets.weights = saved.weights;
+        sockets.cpus = saved.cpus;
+        sockets.ebpf = ebpf;
         sockets.places = saved.places.into_iter().collect();
         for (id, facts) in saved.held {
             let Some(fd) = descriptors.remove(&id) else {

@@ -6,6 +6,7 @@
 
 mod adopt;
 mod departing;
+mod ebpf;
 mod held;
 pub(crate) mod holders;
 mod keep;
@@ -21,8 +22,9 @@ mod tests;
 mod unix;
 
 pub(crate) use adopt::{BindAnswer, ListenAnswer};
+pub(crate) use ebpf::{Ebpf, Saved as SavedEbpf};
 use held::Origin;
-pub(crate) use held::{Held, ListenerId};
+pub(crate) use held::{Held, ListenerId, Stall};
 pub(crate) use keep::{Change, Saved};
 pub(crate) use open::{Resolved, resolve};
 pub(crate) use probe::ProbeTarget;
@@ -44,6 +46,14 @@ pub(crate) struct Sockets {
     /// Who gets new connections.
     serve: BTreeSet<WorkerId>,
     policy: Policy,
+    /// What the options say; another may have been asked for since.
+    configured: Policy,
+    /// Shares of the slots that have another than 1.
+    weights: BTreeMap<u32, u32>,
+    /// CPUs that workers are bound to.
+    cpus: BTreeMap<WorkerId, Vec<u32>>,
+    /// The eBPF backend, when it is there.
+    ebpf: Option<Ebpf>,
     /// The least backlog.
     backlog: u32,
     /// Without it successors share the listener of their predecessors.
@@ -64,6 +74,10 @@ impl Sockets {
             held: BTreeMap::new(),
             serve: BTreeSet::new(),
             policy,
+            configured: policy,
+            weights: BTreeMap::new(),
+            cpus: BTreeMap::new(),
+            ebpf: None,
             backlog,
             can_steer,
             last_id: 0,
@@ -74,9 +88,13 @@ impl Sockets {
         }
     }
 
-    /// The policy and backlog of a new generation.
+    /// The policy and backlog of a new generation. A policy that was asked for since the last one stays, unless the
+    /// options say something new.
     pub(crate) fn set_options(&mut self, policy: Policy, backlog: u32) {
-        self.policy = policy;
+        if policy != self.configured {
+            self.configured = policy;
+            self.policy = policy;
+        }
         self.backlog = backlog;
     }
 

@@ -1,6 +1,7 @@
 //! Listeners that we make and pass to workers.
 
-use super::held::{Facts, Held, ListenerId, Origin};
+use super::ebpf::Ebpf;
+use super::held::{Facts, Held, ListenerId, Origin, Stall};
 use super::place::Place;
 use super::unix::Name;
 use super::{Change, Sockets};
@@ -112,7 +113,8 @@ impl Sockets {
                 leftover.extend(rest.iter().map(|id| (*id, name.clone())));
             } else {
                 self.look_at_groups();
-                let listener = Listener::open(endpoint, &self.options())
+                let listener = self
+                    .open(endpoint)
                     .map_err(|source| OpenError::Listen { address: endpoint.to_string(), source })?;
                 let id = self.insert(listener, slot, Origin::Passed, BTreeSet::from([worker]), false);
                 passed.push((id, name));
@@ -126,6 +128,24 @@ impl Sockets {
             }
         }
         Ok(passed)
+    }
+
+    /// A listener of our own. Its connections are counted from the first one on.
+    fn open(&mut self, endpoint: &Endpoint) -> Result<Listener, ListenError> {
+        let options = self.options();
+        let Some(ebpf) = self.ebpf.as_mut().filter(|_| Ebpf::is_for(endpoint)) else {
+            return Listener::open(endpoint, &options);
+        };
+        let mut inode = None;
+        let prepare = |listener: &Listener| {
+            inode = listener.inode().ok();
+            inode.into_iter().for_each(|inode| ebpf.prepare(inode, listener));
+        };
+        let opened = Listener::open_prepared(endpoint, &options, prepare);
+        if let (Err(_), Some(inode)) = (&opened, inode) {
+            ebpf.forget_prepared(inode);
+        }
+        opened
     }
 
     /// A worker takes over what a lost one of its slot left, and what else is left over in the slot.
@@ -177,6 +197,8 @@ impl Sockets {
             by_hop_limit: false,
             quiet: false,
             probes: 0,
+            stall: Stall::No,
+            rescued: 0,
             slot: slot.0,
             shared,
             name: shared.then(|| Name::of(listener.endpoint())),
@@ -187,8 +209,13 @@ impl Sockets {
             place.group.joined(id);
         }
         let mut held = Held { listener, facts };
-        if others_serve && !shared && self.can_steer {
+        // By key nobody is sent there before it is named.
+        let by_key = self.ebpf.is_some() && Ebpf::is_for(&endpoint);
+        if others_serve && !shared && self.can_steer && !by_key {
             held.deafen();
+        }
+        if let Some(ebpf) = &mut self.ebpf {
+            ebpf.enter(id, &held);
         }
         self.shutdowns.watch(id, &held.listener);
         self.held.insert(id, held);

@@ -54,8 +54,9 @@ impl Sockets {
         self.last_id = next;
         self.program(endpoint, None);
         // Also noticed in the midst of a worker's `listen`: who has to know learns it by this.
-        self.misled |= !gone.is_empty();
-        !gone.is_empty()
+        let misled = !gone.is_empty() && !self.by_ebpf(endpoint);
+        self.misled |= misled;
+        misled
     }
 
     /// The same for every group. True: somebody is gone.

@@ -2,7 +2,7 @@
 
 use super::held::ListenerId;
 use super::{Change, Sockets};
-use relisten::address::Protocol;
+use relisten::address::{Endpoint, Protocol};
 use std::collections::BTreeSet;
 
 impl Sockets {
@@ -24,6 +24,10 @@ impl Sockets {
             return true;
         }
         let (endpoint, inode) = (held.facts.endpoint.clone(), held.facts.inode);
+        if self.by_ebpf(&endpoint) {
+            self.remove_by_key(id, &endpoint);
+            return true;
+        }
         let live = self.live(&endpoint);
         let safe: BTreeSet<_> = self
             .places
@@ -54,6 +58,31 @@ impl Sockets {
         undisturbed
     }
 
+    /// The program knows its members by key, so nobody is misled, and what should still be there moves to the others.
+    fn remove_by_key(&mut self, id: ListenerId, endpoint: &Endpoint) {
+        let Some(held) = self.held.remove(&id) else { return };
+        if let Some(ebpf) = &self.ebpf {
+            ebpf.take_out(id);
+        }
+        self.program(endpoint, None);
+        self.shutdowns.forget(&held.listener);
+        let _ = held.listener.shut();
+        if let Some(ebpf) = &mut self.ebpf {
+            ebpf.leave(id);
+        }
+        if let Some(place) = self.places.get_mut(endpoint) {
+            place.group.left(id);
+        }
+        self.changes.push(Change::Drop(id));
+    }
+
+    /// Would what waits in this listener move to another when it is removed?
+    pub(crate) fn would_move(&self, id: ListenerId) -> bool {
+        let Some(held) = self.held.get(&id) else { return false };
+        let endpoint = &held.facts.endpoint;
+        self.by_ebpf(endpoint) && self.live(endpoint).iter().any(|other| *other != id && self.is_willing(*other))
+    }
+
     /// May it be removed now?
     pub(crate) fn may_remove(&self, id: ListenerId) -> bool {
         self.held.get(&id).is_some_and(|held| !self.awaits_departure(&held.facts.endpoint))
@@ -72,7 +101,7 @@ impl Sockets {
     }
 
     /// Addresses that the configuration no longer names: their ports are given back once nobody listens there.
-    pub(crate) fn forget_unused(&mut self, wanted: &BTreeSet<relisten::address::Endpoint>) {
+    pub(crate) fn forget_unused(&mut self, wanted: &BTreeSet<Endpoint>) {
         let unwanted = |h: &super::Held| h.facts.shared && !wanted.contains(&h.facts.endpoint);
         let unused: Vec<_> =
             self.held().filter(|(_, h)| h.facts.owners.is_empty() && unwanted(h)).map(|(id, _)| id).collect();
@@ -82,5 +111,8 @@ impl Sockets {
         let held: BTreeSet<_> = self.held.values().map(|h| h.facts.endpoint.clone()).collect();
         self.places
             .retain(|endpoint, place| place.expected || wanted.contains(endpoint) || held.contains(endpoint));
+        if let Some(ebpf) = &mut self.ebpf {
+            ebpf.keep_groups(|endpoint| self.places.contains_key(endpoint));
+        }
     }
 }

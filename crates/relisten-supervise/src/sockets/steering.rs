@@ -1,7 +1,8 @@
 //! Putting the program on a group that sends new connections to the workers in service.
 
 use super::Sockets;
-use super::held::ListenerId;
+use super::ebpf::{self, Ebpf};
+use super::held::{ListenerId, Stall};
 use super::place::Place;
 use crate::core::WorkerId;
 use relisten::address::Endpoint;
@@ -11,6 +12,7 @@ use relisten::steer::{Policy, Target, program, with_exception};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
 
 impl Sockets {
     /// From now on exactly the listeners of these workers get new connections.
@@ -46,10 +48,14 @@ impl Sockets {
     /// Programs one group; `only` restricts it to some of the live members for the moment. Without anybody to name
     /// the group stays as it is: whom it names next comes with the next [`steer`](Self::steer).
     pub(super) fn program(&mut self, endpoint: &Endpoint, only: Option<&BTreeSet<ListenerId>>) {
-        if !self.can_steer {
+        if !self.can_steer || self.program_by_key(endpoint) {
             return;
         }
         let mut live = self.live(endpoint);
+        let willing: BTreeSet<_> = live.iter().copied().filter(|id| self.is_willing(*id)).collect();
+        if !willing.is_empty() {
+            live = willing;
+        }
         if let Some(only) = only {
             live.retain(|id| only.contains(id));
         }
@@ -57,7 +63,7 @@ impl Sockets {
             live = place.safe(&live);
         }
         let slots: Vec<_> =
-            live.iter().filter_map(|id| self.held.get(id).map(|h| (*id, h.facts.slot, 1))).collect();
+            live.iter().filter_map(|id| self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot)))).collect();
         let Some(place) = self.places.get_mut(endpoint) else { return };
         let targets = place.group.targets(slots);
         let listens = |id: &ListenerId| self.held.get(id).filter(|h| !h.is_shut());
@@ -75,6 +81,121 @@ impl Sockets {
                     "can't steer: the kernel's hash decides");
             }
         }
+    }
+}
+
+impl Sockets {
+    /// The same by eBPF, where listeners have keys. False: not possible at this address.
+    fn program_by_key(&mut self, endpoint: &Endpoint) -> bool {
+        if self.ebpf.is_none() || !Ebpf::is_for(endpoint) {
+            return false;
+        }
+        let live = self.live(endpoint);
+        let here = |h: &&super::Held| h.facts.endpoint == *endpoint && !h.is_shut();
+        let Some(member) = self.held.values().find(here) else { return true };
+        let exceptions: Vec<_> = self.places.get(endpoint).map_or_else(Vec::new, |place| {
+            place.exceptions.iter().map(|e| (e.port, e.listener)).collect()
+        });
+        // Whom it names next comes with the next order to steer. Until then what it has is as good as anything.
+        if live.is_empty() && exceptions.is_empty() {
+            return self.ebpf.as_ref().is_some_and(|ebpf| ebpf.steers(endpoint));
+        }
+        let named = |id: &ListenerId| {
+            self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot)))
+        };
+        let bound = |id: &ListenerId| {
+            let owners = self.held.get(id).map(|h| h.facts.owners.iter()).into_iter().flatten();
+            owners.filter_map(|w| self.cpus.get(w)).flatten().map(|cpu| (*cpu, *id)).collect::<Vec<_>>()
+        };
+        let others = self.held.iter().filter(|(id, h)| h.facts.endpoint == *endpoint && !live.contains(id));
+        let plan = ebpf::Plan {
+            policy: self.policy,
+            live: live.iter().filter_map(named).collect(),
+            others: others.map(|(id, _)| *id).collect(),
+            cpus: live.iter().flat_map(bound).collect(),
+            exceptions,
+            member: member.listener.as_fd(),
+        };
+        let Some(ebpf) = &mut self.ebpf else { return false };
+        let done = ebpf.program(endpoint, &plan).and_then(|done| {
+            ebpf.attach_again(endpoint, plan.member)?;
+            Ok(done)
+        });
+        let done = done.unwrap_or_else(|error| {
+            tracing::warn!(%endpoint, %error, "can't steer by eBPF: classic BPF has to do");
+            ebpf.forget_group(endpoint);
+            false
+        });
+        if let Some(place) = self.places.get_mut(endpoint) {
+            place.steered |= done;
+        }
+        done
+    }
+
+    /// Steering programs were loaded: everything that is there is put into their maps, and they take over.
+    pub(crate) fn use_ebpf(&mut self, mut ebpf: Ebpf) {
+        for (id, held) in &self.held {
+            ebpf.enter(*id, held);
+        }
+        self.ebpf = Some(ebpf);
+        self.program_all();
+    }
+
+    /// The eBPF backend, if it is in use.
+    pub(crate) fn ebpf(&self) -> Option<&Ebpf> {
+        self.ebpf.as_ref()
+    }
+
+    /// Is this address steered by eBPF?
+    pub(crate) fn by_ebpf(&self, endpoint: &Endpoint) -> bool {
+        self.ebpf.as_ref().is_some_and(|ebpf| ebpf.steers(endpoint))
+    }
+
+    /// The share of a slot.
+    pub(crate) fn weight(&self, slot: u32) -> u32 {
+        self.weights.get(&slot).copied().unwrap_or(1)
+    }
+
+    /// Other shares, in force at once.
+    pub(crate) fn set_weights(&mut self, weights: &[(u32, u32)]) {
+        for (slot, weight) in weights {
+            if *weight == 1 {
+                self.weights.remove(slot);
+            } else {
+                self.weights.insert(*slot, *weight);
+            }
+        }
+        self.program_all();
+    }
+
+    /// Another policy, in force at once and for later generations.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.program_all();
+    }
+
+    /// The policy that is carried out where it can be: by eBPF, else by classic BPF.
+    pub(crate) fn effective_policy(&self) -> Policy {
+        self.ebpf.as_ref().map_or_else(|| self.policy.effective_cbpf(), |ebpf| ebpf.effective(self.policy))
+    }
+
+    /// The policy that was asked for last.
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// The CPUs that a worker is bound to; empty: to none in particular.
+    pub(crate) fn set_cpus(&mut self, worker: WorkerId, cpus: Vec<u32>) {
+        if cpus.is_empty() {
+            self.cpus.remove(&worker);
+        } else {
+            self.cpus.insert(worker, cpus);
+        }
+    }
+
+    /// Neither suspected of hanging nor found to hang.
+    pub(super) fn is_willing(&self, id: ListenerId) -> bool {
+        self.held.get(&id).is_some_and(|h| h.facts.stall == Stall::No)
     }
 }
 

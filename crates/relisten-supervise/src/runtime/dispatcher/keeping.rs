@@ -32,11 +32,26 @@ impl Dispatcher {
         }
     }
 
+    /// Steering programs survive with whoever holds their descriptors, and so does the counting.
+    pub(in crate::runtime) fn keep_ebpf(&mut self) {
+        let Some(ebpf) = self.sockets.ebpf() else { return };
+        let counting = ebpf.counting().and_then(|fd| fd.try_clone_to_owned().ok());
+        let mut all: Vec<(String, OwnedFd)> = counting.map(|fd| ("counting".to_owned(), fd)).into_iter().collect();
+        match ebpf.descriptors() {
+            Ok(descriptors) => all.extend(descriptors.into_pairs().map(|(kind, fd)| (kind.name(), fd))),
+            Err(error) => tracing::warn!(%error, "the keeper can't be given the steering programs"),
+        }
+        for (name, fd) in all {
+            self.keep(&format!("bpf:{name}"), keeper::Kind::Other, fd);
+        }
+    }
+
     /// A new keeper holds nothing yet.
     pub(in crate::runtime) fn keep_everything(&mut self) {
         if let Some(socket) = self.notify_socket.as_ref().and_then(|s| s.try_clone().ok()) {
             self.keep("notify", keeper::Kind::Other, socket);
         }
+        self.keep_ebpf();
         let listeners: Vec<_> = self.sockets.held().map(|(id, _)| id).collect();
         for id in listeners {
             if let Some(fd) = self.sockets.fd(id).and_then(|fd| fd.try_clone_to_owned().ok()) {

@@ -1,6 +1,7 @@
 //! One place that talks to the world: everything that happens comes in here, one after the other, and the core's
 //! actions are performed before the next thing is looked at.
 
+pub(in crate::runtime) mod backend;
 mod ends;
 mod keeping;
 mod leaving;
@@ -165,6 +166,7 @@ impl Dispatcher {
             Happening::Probed { worker, outcome } => self.probed(worker, outcome),
             Happening::Control(request) => self.control(request),
             Happening::Resolved(wanted, addresses) => self.resolved(*wanted, addresses),
+            Happening::Loaded(loaded) => self.loaded(loaded),
             Happening::Signal(number) => self.signalled(number),
         }
     }
