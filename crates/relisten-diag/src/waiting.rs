@@ -2,7 +2,8 @@
 //!
 //! A thread that sits in accept(2), or in epoll_wait(2), poll(2) or select(2) with the listener among what it waits for,
 //! is the proof that a server has finished starting. Read from `/proc/PID/task/TID/syscall` (the same rights as for
-//! ptrace attach) and `/proc/PID/fdinfo`. A server that waits by io_uring can't be seen.
+//! ptrace attach) and `/proc/PID/fdinfo`. What a ring (io_uring) waits for can't be seen: a thread that waits for one, in
+//! a process that has the listener, is taken for one that waits for connections.
 
 use crate::process::ProcessTable;
 use crate::{DiagError, SocketInode};
@@ -20,8 +21,14 @@ pub fn waits_on(pid: u32, listeners: &BTreeSet<SocketInode>) -> Result<bool, Dia
     if process_waits(pid, listeners) == Some(true) {
         return Ok(true);
     }
+    Ok(seen_waiting(pid, listeners)?.unwrap_or(false))
+}
+
+/// The same, but `None` when none of the processes may be looked at.
+pub fn seen_waiting(pid: u32, listeners: &BTreeSet<SocketInode>) -> Result<Option<bool>, DiagError> {
     let table = ProcessTable::read()?;
-    Ok(table.tree(pid, pid).into_iter().any(|pid| process_waits(pid, listeners).unwrap_or(false)))
+    let looks = table.tree(pid, pid).into_iter().filter_map(|pid| process_waits(pid, listeners));
+    Ok(looks.reduce(|one, other| one || other))
 }
 
 /// The descriptors of a process through which it can get a connection.
@@ -38,6 +45,10 @@ fn process_waits(pid: u32, listeners: &BTreeSet<SocketInode>) -> Option<bool> {
     }
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     Some(threads.flatten().any(|thread| {
+        // One that was stopped in the midst of a call is shown as if it were in it.
+        if !sleeps(&fs::read_to_string(thread.path().join("stat")).unwrap_or_default()) {
+            return false;
+        }
         let call = fs::read_to_string(thread.path().join("syscall")).unwrap_or_default();
         parse_call(&call).is_some_and(|(waits, args)| thread_waits(pid, waits, args, &ways))
     }))
@@ -75,6 +86,11 @@ fn watched_inode(line: &str) -> Option<SocketInode> {
     u64::from_str_radix(inode, 16).ok().map(SocketInode)
 }
 
+/// `PID (name) S …`; the name may have anything in it.
+fn sleeps(stat: &str) -> bool {
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+}
+
 /// `232 0x5 0x7ffe… … sp pc`, or `running`.
 fn parse_call(text: &str) -> Option<(Waits, [u64; 2])> {
     let mut words = text.split_ascii_whitespace();
@@ -88,6 +104,7 @@ fn thread_waits(pid: u32, waits: Waits, args: [u64; 2], ways: &Ways) -> bool {
         Waits::Accept => ways.sockets.contains(&(args[0] as i32)),
         Waits::Epoll => ways.epolls.contains(&(args[0] as i32)),
         Waits::Poll => polls(pid, args[0], args[1] as usize, ways),
+        Waits::Ring => !ways.sockets.is_empty(),
         Waits::Select => selects(pid, args[0] as usize, args[1], ways),
     }
 }
@@ -159,6 +176,33 @@ mod tests {
         assert!(waits_in_python("p = select.poll(); p.register(s, select.POLLIN); p.poll()"), "poll");
         assert!(waits_in_python("select.select([s], [], [])"), "select");
         assert!(waits_in_python("e = select.epoll(); e.register(s, select.EPOLLIN); e.poll()"), "epoll");
+    }
+
+    #[test]
+    fn who_is_stopped_does_not_wait() {
+        let script = "import os, socket\ns = socket.create_server(('127.0.0.1', 0))\n\
+                      print(os.fstat(s.fileno()).st_ino, flush=True)\ns.accept()";
+        let mut server =
+            Server(Command::new("python3").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let listeners = BTreeSet::from([SocketInode(line.trim().parse().unwrap())]);
+        let pid = server.0.id();
+        let becomes = |wanted: bool| {
+            let until = Instant::now() + Duration::from_secs(10);
+            while process_waits(pid, &listeners) != Some(wanted) {
+                assert!(Instant::now() < until, "waits: {wanted}");
+                std::thread::yield_now();
+            }
+        };
+        let signal = |signal| {
+            rustix::process::kill_process(rustix::process::Pid::from_child(&server.0), signal).unwrap();
+        };
+        becomes(true);
+        signal(rustix::process::Signal::STOP);
+        becomes(false);
+        signal(rustix::process::Signal::CONT);
+        becomes(true);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod async_fd;
 mod caller;
 mod cgroup;
 pub mod core;
+pub mod hang;
 pub mod keeper;
 pub mod loader;
 pub mod metrics;

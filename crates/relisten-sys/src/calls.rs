@@ -9,6 +9,8 @@ pub enum Waits {
     Epoll,
     /// poll(2): address and number of `pollfd`s are the first two.
     Poll,
+    /// io_uring_enter(2): a ring, whatever it waits for.
+    Ring,
     /// select(2): the number of descriptors and the address of the set to read from are the first two.
     Select,
 }
@@ -23,6 +25,7 @@ pub fn waits(number: i64) -> Option<Waits> {
         | libc::SYS_recvmmsg => Some(Waits::Accept),
         libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => Some(Waits::Epoll),
         libc::SYS_ppoll => Some(Waits::Poll),
+        libc::SYS_io_uring_enter => Some(Waits::Ring),
         libc::SYS_pselect6 => Some(Waits::Select),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_epoll_wait => Some(Waits::Epoll),

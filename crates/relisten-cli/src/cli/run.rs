@@ -3,8 +3,8 @@
 
 use super::address::MetricsAt;
 use super::values::{
-    BackendKind, Backlog, Count, Feature, HttpPath, LogFormat, ReadyWhen, SocketsHow, Span, SpanOrNever, StopSignal,
-    Workers,
+    BackendKind, Backlog, Count, Feature, HttpPath, LogFormat, ReadyWhen, SocketsHow, Span, SpanOrNever,
+    StopSignal, Workers,
 };
 use clap::Args;
 use relisten::address::NamedAddress;

@@ -21,6 +21,7 @@ mod resume;
 #[doc(hidden)]
 pub mod seam;
 mod start;
+mod stopped;
 
 pub use start::{RunError, RunOptions, run};
 

@@ -135,9 +135,8 @@ impl Dispatcher {
                 Some(counts) => Some(counts.open.saturating_sub(queue.unwrap_or(0))),
                 None => owner.and_then(|w| active.as_ref().and_then(|a| a.get(&w.id).copied())),
             },
-            accepted_total: counts.map(|c| {
-                (c.established + c.moved_in).saturating_sub(c.moved_out + queue.unwrap_or(0))
-            }),
+            accepted_total: counts
+                .map(|c| (c.established + c.moved_in).saturating_sub(c.moved_out + queue.unwrap_or(0))),
             rescued_total: Some(held.facts.rescued),
         }
     }

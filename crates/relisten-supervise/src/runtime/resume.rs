@@ -27,6 +27,9 @@ pub(super) struct State {
     /// So that no number is given twice.
     pub(super) last_request: u64,
     pub(super) started: Millis,
+    /// Workers that stand still while what waits for them is being moved.
+    #[serde(default)]
+    pub(super) stopped: Vec<u32>,
 }
 
 /// The descriptors by what they are.

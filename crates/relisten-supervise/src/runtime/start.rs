@@ -401,6 +401,11 @@ fn take_over(
     tracing::info!(workers = processes.len(), "taking over from the keeper");
     let plans = state.plans.into_iter().map(|(g, p)| (g, Rc::new(p))).collect();
     let mut dispatcher = Dispatcher::new(around, state.core, plans, Rc::new(state.newest), sockets);
+    for pid in &state.stopped {
+        if processes.values().any(|p| p.facts.pid == *pid) {
+            super::stopped::go_on(*pid);
+        }
+    }
     dispatcher.processes = processes;
     dispatcher.totals = state.totals;
     dispatcher.started = state.started;
@@ -455,6 +460,7 @@ impl Inherited {
         }
         let orders = dispatcher.core.standing_orders();
         dispatcher.perform(orders);
+        dispatcher.watch_for_hung();
         // Workers that the last supervisor still knew and nobody can name any more.
         for facts in &self.written_down {
             if !dispatcher.processes.contains_key(&facts.worker) {
@@ -507,7 +513,9 @@ impl Dispatcher {
             self.new_keeper(options);
         }
         self.note_misled();
-        self.write_down();
+        if !std::mem::take(&mut self.idle) {
+            self.write_down();
+        }
     }
 
     /// Writes down what the next supervisor must know.
@@ -524,6 +532,7 @@ impl Dispatcher {
             totals: self.totals,
             last_request: self.last_request,
             started: self.started,
+            stopped: self.hanging.stopped.clone(),
         };
         match serde_json::to_vec(&state) {
             Ok(bytes) if bytes != self.saved => match keeper.state(&bytes) {

@@ -9,8 +9,8 @@ use relisten::steer::Policy;
 use relisten::{SocketCookie, SocketInode};
 use relisten_bpf::group::Attached;
 use relisten_bpf::{
-    Avoid, Choice, Counting, Descriptors, Group, GroupCounts, GroupId, ListenerCounts, ListenerKey, RescueError,
-    Rescued, Steering, Table,
+    Avoid, Choice, Counting, Descriptors, Group, GroupCounts, GroupId, ListenerCounts, ListenerKey,
+    RescueError, Rescued, Steering, Table,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -59,7 +59,10 @@ pub(super) struct Plan<'a> {
 
 impl Ebpf {
     /// From what was loaded just now. Counting is for the sockets of this cgroup.
-    pub(crate) fn new(descriptors: Descriptors, cgroup: Option<BorrowedFd<'_>>) -> io::Result<(Self, Option<io::Error>)> {
+    pub(crate) fn new(
+        descriptors: Descriptors,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> io::Result<(Self, Option<io::Error>)> {
         let steering = Steering::open(descriptors).map_err(io::Error::other)?;
         let counting = match cgroup {
             Some(cgroup) => steering.count(cgroup),
@@ -74,7 +77,11 @@ impl Ebpf {
     }
 
     /// Goes on with what an earlier supervisor left.
-    pub(crate) fn resume(saved: &Saved, descriptors: Descriptors, counting: Option<Counting>) -> io::Result<Self> {
+    pub(crate) fn resume(
+        saved: &Saved,
+        descriptors: Descriptors,
+        counting: Option<Counting>,
+    ) -> io::Result<Self> {
         let mut steering = Steering::open(descriptors).map_err(io::Error::other)?;
         let mut entries = BTreeMap::new();
         for (id, key, cookie) in &saved.listeners {
@@ -214,7 +221,10 @@ impl Ebpf {
         let key = |id: &ListenerId| self.entries.get(id).map(|e| e.place.key());
         let table = Table {
             policy: self.policy(plan.policy),
-            live: live.iter().map(|(e, id, weight)| Choice { key: e.place.key(), id: *id, weight: *weight }).collect(),
+            live: live
+                .iter()
+                .map(|(e, id, weight)| Choice { key: e.place.key(), id: *id, weight: *weight })
+                .collect(),
             others: plan.others.iter().filter_map(key).collect(),
             cpus: plan.cpus.iter().filter_map(|(cpu, id)| Some((*cpu, key(id)?))).collect(),
         };
@@ -295,7 +305,12 @@ impl Ebpf {
     }
 
     /// Moves what waits in it to others, and has it listen again.
-    pub(super) fn rescue(&self, id: ListenerId, held: &Held, backlog: u32) -> Option<Result<Rescued, RescueError>> {
+    pub(super) fn rescue(
+        &self,
+        id: ListenerId,
+        held: &Held,
+        backlog: u32,
+    ) -> Option<Result<Rescued, RescueError>> {
         Some(self.entries.get(&id)?.place.rescue(&held.listener, backlog))
     }
 

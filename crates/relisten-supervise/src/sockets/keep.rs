@@ -1,8 +1,8 @@
 //! What the keeper and the next supervisor must know of the listeners.
 
-use super::{Ebpf, SavedEbpf, Sockets};
 use super::held::{Facts, Held, ListenerId};
 use super::place::Place;
+use super::{Ebpf, SavedEbpf, Sockets};
 use crate::core::WorkerId;
 use relisten::address::Endpoint;
 use relisten::listener::{ListenOptions, Listener};

@@ -16,6 +16,7 @@ mod place;
 mod probe;
 mod remove;
 mod shutdowns;
+mod stall;
 mod steering;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub(crate) use held::{Held, ListenerId, Stall};
 pub(crate) use keep::{Change, Saved};
 pub(crate) use open::{Resolved, resolve};
 pub(crate) use probe::ProbeTarget;
+pub(crate) use stall::CannotMove;
 pub(crate) use steering::Abilities;
 
 use crate::core::WorkerId;
@@ -197,6 +199,7 @@ impl Sockets {
             }
         }
         self.deafen_orphans();
+        self.forgive(worker);
         self.program_all();
     }
 

@@ -80,7 +80,8 @@ impl Sockets {
     pub(crate) fn would_move(&self, id: ListenerId) -> bool {
         let Some(held) = self.held.get(&id) else { return false };
         let endpoint = &held.facts.endpoint;
-        self.by_ebpf(endpoint) && self.live(endpoint).iter().any(|other| *other != id && self.is_willing(*other))
+        self.by_ebpf(endpoint)
+            && self.live(endpoint).iter().any(|other| *other != id && self.is_willing(*other))
     }
 
     /// May it be removed now?

@@ -62,8 +62,10 @@ impl Sockets {
         if let Some(place) = self.places.get(endpoint) {
             live = place.safe(&live);
         }
-        let slots: Vec<_> =
-            live.iter().filter_map(|id| self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot)))).collect();
+        let slots: Vec<_> = live
+            .iter()
+            .filter_map(|id| self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot))))
+            .collect();
         let Some(place) = self.places.get_mut(endpoint) else { return };
         let targets = place.group.targets(slots);
         let listens = |id: &ListenerId| self.held.get(id).filter(|h| !h.is_shut());
@@ -93,16 +95,16 @@ impl Sockets {
         let live = self.live(endpoint);
         let here = |h: &&super::Held| h.facts.endpoint == *endpoint && !h.is_shut();
         let Some(member) = self.held.values().find(here) else { return true };
-        let exceptions: Vec<_> = self.places.get(endpoint).map_or_else(Vec::new, |place| {
-            place.exceptions.iter().map(|e| (e.port, e.listener)).collect()
-        });
+        let exceptions: Vec<_> = self
+            .places
+            .get(endpoint)
+            .map_or_else(Vec::new, |place| place.exceptions.iter().map(|e| (e.port, e.listener)).collect());
         // Whom it names next comes with the next order to steer. Until then what it has is as good as anything.
         if live.is_empty() && exceptions.is_empty() {
             return self.ebpf.as_ref().is_some_and(|ebpf| ebpf.steers(endpoint));
         }
-        let named = |id: &ListenerId| {
-            self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot)))
-        };
+        let named =
+            |id: &ListenerId| self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot)));
         let bound = |id: &ListenerId| {
             let owners = self.held.get(id).map(|h| h.facts.owners.iter()).into_iter().flatten();
             owners.filter_map(|w| self.cpus.get(w)).flatten().map(|cpu| (*cpu, *id)).collect::<Vec<_>>()

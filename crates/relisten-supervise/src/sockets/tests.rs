@@ -238,7 +238,7 @@ fn what_is_saved_is_restored() {
     let text = serde_json::to_string(&sockets.save()).unwrap();
     let kept =
         sockets.held().map(|(id, _)| (id, sockets.fd(id).unwrap().try_clone_to_owned().unwrap())).collect();
-    let mut next = Sockets::restore(serde_json::from_str(&text).unwrap(), kept).unwrap();
+    let mut next = Sockets::restore(serde_json::from_str(&text).unwrap(), kept, None).unwrap();
     drop(sockets);
     let _clients = connect(at, 10);
     assert_eq!((waiting(&next, 1), waiting(&next, 2)), (0, 10), "the program outlives the supervisor");

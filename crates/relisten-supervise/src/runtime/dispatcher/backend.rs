@@ -53,7 +53,12 @@ impl Dispatcher {
             Ok((ebpf, not_counting)) => {
                 if let Some(error) = not_counting {
                     let missing = no_counting(&error);
-                    tracing::warn!(feature = missing.feature, why = missing.why, effect = missing.effect, "missing here");
+                    tracing::warn!(
+                        feature = missing.feature,
+                        why = missing.why,
+                        effect = missing.effect,
+                        "missing here"
+                    );
                     self.missing.push(missing);
                 }
                 self.sockets.use_ebpf(ebpf);
@@ -66,7 +71,12 @@ impl Dispatcher {
                     let (feature, why) = (missing.feature.clone(), missing.why.clone());
                     self.give_up(RunError::Missing { feature, why });
                 } else {
-                    tracing::warn!(feature = missing.feature, why = missing.why, effect = missing.effect, "missing here");
+                    tracing::warn!(
+                        feature = missing.feature,
+                        why = missing.why,
+                        effect = missing.effect,
+                        "missing here"
+                    );
                 }
                 self.missing.push(missing);
             }

@@ -36,7 +36,8 @@ impl Dispatcher {
     pub(in crate::runtime) fn keep_ebpf(&mut self) {
         let Some(ebpf) = self.sockets.ebpf() else { return };
         let counting = ebpf.counting().and_then(|fd| fd.try_clone_to_owned().ok());
-        let mut all: Vec<(String, OwnedFd)> = counting.map(|fd| ("counting".to_owned(), fd)).into_iter().collect();
+        let mut all: Vec<(String, OwnedFd)> =
+            counting.map(|fd| ("counting".to_owned(), fd)).into_iter().collect();
         match ebpf.descriptors() {
             Ok(descriptors) => all.extend(descriptors.into_pairs().map(|(kind, fd)| (kind.name(), fd))),
             Err(error) => tracing::warn!(%error, "the keeper can't be given the steering programs"),

@@ -135,6 +135,8 @@ impl Dispatcher {
             let nothing_comes = facts.quiet || self.orphans.is_over(id, &half_open);
             match waiting {
                 Some(0) if nothing_comes => over.push((id, Some(0))),
+                // What is there, or comes still, moves to others.
+                Some(_) if self.sockets.would_move(id) => over.push((id, None)),
                 Some(0) | None => {}
                 Some(waiting) if facts.shared || self.nobody_can_serve(&facts.endpoint) => {
                     tracing::error!(address = %facts.endpoint, waiting,

@@ -3,6 +3,7 @@
 
 pub(in crate::runtime) mod backend;
 mod ends;
+mod hanging;
 mod keeping;
 mod leaving;
 mod ready;
@@ -10,6 +11,7 @@ mod requests;
 mod strays;
 mod workers;
 
+pub(in crate::runtime) use hanging::Hanging;
 pub(in crate::runtime) use requests::Wanted;
 
 use crate::core::{Action, Event, ExitStatus, Instance, Millis, Phase, RequestId, WorkerId};
@@ -86,6 +88,9 @@ pub(in crate::runtime) struct Dispatcher {
     pub(in crate::runtime) events: VecDeque<Event>,
     pub(in crate::runtime) performing: bool,
     pub(in crate::runtime) orphans: Orphans,
+    pub(in crate::runtime) hanging: Hanging,
+    /// Nothing has happened since the state was written down.
+    pub(in crate::runtime) idle: bool,
     /// Reloads are numbered while their names are being resolved.
     last_wanted: u64,
     last_resolved: u64,
@@ -148,6 +153,8 @@ impl Dispatcher {
             events: VecDeque::new(),
             performing: false,
             orphans: Orphans::default(),
+            hanging: Hanging::default(),
+            idle: false,
             last_wanted: 0,
             last_resolved: 0,
             saved: Vec::new(),
@@ -223,6 +230,14 @@ impl Dispatcher {
     /// What has to be done because time has passed.
     pub(in crate::runtime) fn on_time(&mut self) {
         let now = clock::now();
+        if self.hanging.deadline().is_some_and(|at| at <= now) {
+            let found = self.look_for_hung(now);
+            // Many times a second, and nearly always for nothing.
+            if !found && self.other_deadline().is_none_or(|at| at > now) {
+                self.idle = true;
+                return;
+            }
+        }
         if self.core.deadline().is_some_and(|at| at <= now) {
             self.event(Event::Tick);
         }
@@ -241,6 +256,11 @@ impl Dispatcher {
 
     /// When `on_time` is wanted; `None`: not before something happens.
     pub(in crate::runtime) fn deadline(&self) -> Option<Millis> {
+        self.other_deadline().into_iter().chain(self.hanging.deadline()).min()
+    }
+
+    /// When it is wanted for more than a look at the queues.
+    fn other_deadline(&self) -> Option<Millis> {
         let readiness = self.processes.values().filter_map(|p| p.readiness.deadline());
         let remains = self.remains.iter().map(|(_, at)| *at);
         let health = self.processes.values().filter(|p| !p.readiness.probing).filter_map(|p| p.health_at);

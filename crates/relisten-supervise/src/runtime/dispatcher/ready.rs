@@ -96,6 +96,7 @@ impl Dispatcher {
             process.health_at = health;
         }
         self.sockets.settle(worker);
+        self.watch_for_hung();
         self.event(Event::Ready { worker });
     }
 

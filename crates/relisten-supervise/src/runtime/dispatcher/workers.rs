@@ -54,6 +54,7 @@ impl Dispatcher {
             self.totals.restarts += 1;
         }
         self.sockets.inherit(worker, slot, inherits);
+        self.hand_over_from_hung(worker, slot);
         if !self.core.settings().can_steer {
             let predecessor = self.core.workers().find(|w| w.slot == slot && w.id != worker).map(|w| w.id);
             if let Some(predecessor) = predecessor {

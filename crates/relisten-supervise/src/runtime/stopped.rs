@@ -1,0 +1,155 @@
+//! Processes that stand still for a moment.
+//!
+//! While a listener is down, `accept` on it fails with EINVAL, and some servers take that badly. So nobody who might be
+//! in `accept` may run meanwhile.
+
+use relisten_diag::process::ProcessTable;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+/// How long to wait for a process to stand still. It takes some microseconds as a rule.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// One that sleeps in the kernel without hearing signals is in no `accept`, and stops before it returns from there. But
+/// it may do so for a moment only.
+const DEEP_SLEEP: Duration = Duration::from_millis(5);
+
+/// Processes that we have stopped. Continued when this is dropped.
+#[derive(Debug)]
+pub(super) struct Stopped(Vec<OwnedFd>);
+
+/// Somebody did not stop.
+#[derive(Debug, thiserror::Error)]
+#[error("process {pid} does not stand still")]
+pub(super) struct Moves {
+    pid: u32,
+}
+
+impl Stopped {
+    /// Stops all processes of a worker: those of its session and their descendants. Those that stand still already are
+    /// left as they are, now and afterwards.
+    pub(super) fn worker(first: u32) -> Result<Self, Moves> {
+        let Ok(table) = ProcessTable::read() else { return Err(Moves { pid: first }) };
+        let all: Vec<u32> =
+            table.tree(first, first).into_iter().filter(|pid| !stands_still(*pid, false)).collect();
+        let mut ours = Self(Vec::new());
+        for pid in &all {
+            let pidfd = Pid::from_raw(*pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            if let Some(pidfd) = pidfd
+                && pidfd_send_signal(&pidfd, Signal::STOP).is_ok()
+            {
+                ours.0.push(pidfd);
+            }
+        }
+        let begin = Instant::now();
+        for pid in all {
+            while !stands_still(pid, begin.elapsed() > DEEP_SLEEP) {
+                if begin.elapsed() > PATIENCE {
+                    // What was stopped goes on.
+                    return Err(Moves { pid });
+                }
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        Ok(ours)
+    }
+
+    /// Were there any that had to be stopped?
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        for pidfd in &self.0 {
+            let _ = pidfd_send_signal(pidfd, Signal::CONT);
+        }
+    }
+}
+
+/// Continues what a supervisor had stopped that died before it could continue it.
+pub(super) fn go_on(first: u32) {
+    let Ok(table) = ProcessTable::read() else { return };
+    for pid in table.tree(first, first).into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
+        let _ = rustix::process::kill_process(pid, Signal::CONT);
+    }
+}
+
+/// All of its threads are stopped or gone; with `deep`, asleep in the kernel without hearing signals will do.
+fn stands_still(pid: u32, deep: bool) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        match state {
+            Some('T' | 't' | 'Z' | 'X') => true,
+            Some('D') => deep,
+            _ => false,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::{Child, Command, Stdio};
+
+    struct Busy(Child);
+
+    impl Busy {
+        /// In a session of its own, like a worker, with a child that counts as the worker.
+        fn start() -> Self {
+            let child = Command::new("setsid")
+                .args(["--wait", "sh", "-c", "while :; do :; done & while :; do :; done"])
+                .stdin(Stdio::null())
+                .process_group(0)
+                .spawn();
+            Self(child.expect("setsid (util-linux)"))
+        }
+
+        fn family(&self) -> Vec<u32> {
+            ProcessTable::read().unwrap().tree(self.0.id(), self.0.id()).into_iter().collect()
+        }
+    }
+
+    impl Drop for Busy {
+        fn drop(&mut self) {
+            for pid in self.family().into_iter().filter_map(|pid| Pid::from_raw(pid as i32)) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+            let _ = self.0.wait();
+        }
+    }
+
+    fn until(mut condition: impl FnMut() -> bool) {
+        let begin = Instant::now();
+        while !condition() {
+            assert!(begin.elapsed() < Duration::from_secs(20));
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_whole_worker_stands_still_and_goes_on() {
+        let busy = Busy::start();
+        until(|| busy.family().len() == 3);
+        let stopped = loop {
+            // A machine that does too much at once: try again.
+            if let Ok(stopped) = Stopped::worker(busy.0.id()) {
+                break stopped;
+            }
+        };
+        assert!(!stopped.is_empty());
+        assert!(busy.family().into_iter().all(|pid| stands_still(pid, false)));
+        // Who stands still already is nobody to be continued.
+        let again = Stopped::worker(busy.0.id()).unwrap();
+        assert!(again.is_empty());
+        drop(again);
+        assert!(busy.family().into_iter().all(|pid| stands_still(pid, false)));
+        drop(stopped);
+        until(|| busy.family().into_iter().all(|pid| !stands_still(pid, false)));
+    }
+}
