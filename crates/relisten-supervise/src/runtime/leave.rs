@@ -129,6 +129,14 @@ impl Leaving {
         self.next_look = Some(now + Millis(LAST_EVERY));
     }
 
+    /// It was quiet. Is it still?
+    pub(super) fn still_quiet(&mut self, worker: WorkerId, observation: &Observation) -> bool {
+        match self.all.get_mut(&worker).map(|one| &mut one.stage) {
+            Some(Stage::Watched(watch)) => !matches!(watch.look(observation), Verdict::Busy(_)),
+            _ => false,
+        }
+    }
+
     /// One look at everybody: who is quiet?
     /// `cost`: how long the look took; the next one comes after several times that.
     pub(super) fn look(&mut self, now: Millis, cost: Millis, observation: &Observation) -> Vec<WorkerId> {

@@ -17,6 +17,8 @@ pub(in crate::runtime) struct Hanging {
     next_look: Option<Millis>,
     /// Their successor takes the queue over, because it can't be moved.
     handing_over: BTreeSet<WorkerId>,
+    /// A successor has their listeners now, and they have descriptors of them still.
+    sharing: BTreeSet<WorkerId>,
     /// Hung for so long that another is to replace them.
     given_up: BTreeSet<WorkerId>,
     /// Processes that stand still because of a rescue, for a successor that finds them so.
@@ -108,7 +110,6 @@ impl Dispatcher {
                     tracing::info!(%worker, slot, pid, "the worker accepts again");
                 }
                 self.sockets.set_stall(id, Stall::No);
-                self.hanging.handing_over.remove(&worker);
             }
             Finding::Rescue(_) => self.rescue(now, worker, pid, slot, id),
         }
@@ -172,9 +173,19 @@ impl Dispatcher {
         let from = self.hanging.handing_over.iter().copied().find(|from| {
             *from != to && self.core.worker(*from).is_some_and(|w| w.slot == slot && w.state == State::Ready)
         });
-        if let Some(from) = from {
+        // It may have come round meanwhile; then it is replaced like any other.
+        let hangs = |from: &WorkerId| self.sockets.of(*from).any(|h| h.facts.stall == Stall::Hung);
+        if let Some(from) = from.filter(hangs) {
             self.sockets.hand_over(from, to);
+            self.hanging.sharing.insert(from);
         }
+    }
+
+    /// Which of these have given their listener to a successor and still have descriptors of it?
+    pub(super) fn sharing(&self, workers: &[WorkerId]) -> Vec<(WorkerId, u32)> {
+        let shares = |worker: &&WorkerId| self.hanging.sharing.contains(worker);
+        let pid = |worker: &WorkerId| Some((*worker, self.processes.get(worker)?.facts.pid));
+        workers.iter().filter(shares).filter_map(pid).collect()
     }
 
     /// Those that have been hung for too long.
@@ -182,6 +193,7 @@ impl Dispatcher {
         let known: BTreeSet<_> = self.core.workers().map(|w| w.id).collect();
         self.hanging.given_up.retain(|worker| known.contains(worker));
         self.hanging.handing_over.retain(|worker| known.contains(worker));
+        self.hanging.sharing.retain(|worker| known.contains(worker));
         let Some(limit) = self.plan(self.core.generation()).hang_kill else { return };
         let limit = Millis(limit.as_millis() as u64);
         let mut over = Vec::new();

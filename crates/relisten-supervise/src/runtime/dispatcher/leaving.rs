@@ -6,6 +6,7 @@ use crate::core::{Event, Millis, Request, State, Worker, WorkerId};
 use crate::runtime::clock;
 use crate::runtime::descriptors::each_socket;
 use crate::runtime::happening::Happening;
+use crate::runtime::stopped::Stopped;
 use relisten::address::Endpoint;
 use relisten_diag::quiet::Workers;
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,11 +86,23 @@ impl Dispatcher {
         let cost = clock::now().since(now);
         match observed {
             Ok(observation) => {
-                for worker in self.leaving.look(clock::now(), cost, &observation) {
+                let mut quiet = self.leaving.look(clock::now(), cost, &observation);
+                // One that hung, and whose listener another has taken over, may still accept from it. So it must stand
+                // still while it is looked at once more, and until it has its stop signal.
+                let mut standing = Vec::new();
+                for (worker, pid) in self.sharing(&quiet) {
+                    standing.extend(Stopped::worker(pid));
+                    let again = self.observer.observe(clock::now().0, &endpoints, workers, |_| Some(0));
+                    if !again.is_ok_and(|again| self.leaving.still_quiet(worker, &again)) {
+                        quiet.retain(|w| *w != worker);
+                    }
+                }
+                for worker in quiet {
                     self.leaving.end(worker);
                     self.sockets.proven_quiet(worker);
                     self.event(Event::Quiet { worker });
                 }
+                drop(standing);
             }
             Err(error) => {
                 tracing::warn!(%error, "can't see the connections of leaving workers: they leave when --drain is over");
