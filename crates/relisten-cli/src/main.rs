@@ -51,6 +51,8 @@ fn main() -> ExitCode {
         Some(Command::Top(args)) => top::run(&args),
         Some(Command::Export(args)) => export::run(&args),
         Some(Command::Doctor(args)) => doctor::run(&args),
+        Some(Command::Steer(args)) => instance::steer(&args),
+        Some(Command::Weight(args)) => instance::weight(&args),
         Some(Command::Load(args)) => return load::run(*args),
         Some(Command::Trace(args)) => trace::run(&args),
         Some(Command::Worker(args)) => return serve::run(&args),

@@ -127,6 +127,12 @@ impl Snapshot {
             ("rescues", "Queues moved away from a hung worker", None, Some(totals.rescues)),
             ("rescued", "Connections moved away from a hung worker", connections, Some(totals.rescued)),
             (
+                "programs_restored",
+                "Times that somebody had taken the steering program off a group and it was put back",
+                None,
+                Some(totals.programs_restored),
+            ),
+            (
                 "migrated",
                 "Connections the kernel moved to another listener, in the whole network namespace",
                 connections,

@@ -143,6 +143,8 @@ pub struct Totals {
     pub rescues: u64,
     /// Connections moved by that.
     pub rescued: u64,
+    /// Times that somebody had taken our steering program off a group, and it was put back.
+    pub programs_restored: u64,
     /// Connections the kernel moved to another listener (of the whole network namespace).
     pub migrated: Option<u64>,
     /// Connections it could not move.

@@ -15,4 +15,5 @@ pub mod reuseport;
 pub mod seccomp;
 pub mod sockopt;
 pub mod spawn;
+pub mod stray;
 pub mod tcp;

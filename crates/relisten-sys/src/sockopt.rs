@@ -76,6 +76,15 @@ pub fn set_fast_open(fd: BorrowedFd<'_>, queue: i32) -> io::Result<()> {
     set(fd, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, &queue)
 }
 
+/// `setsockopt(IPPROTO_TCP, TCP_REPAIR)`: the connection's state is as it is set, and nothing is sent. Linux 3.5.
+///
+/// # Errors
+///
+/// `EPERM` without CAP_NET_ADMIN, or for a socket that listens.
+pub(crate) fn set_repair(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set(fd, libc::IPPROTO_TCP, libc::TCP_REPAIR, &i32::from(on))
+}
+
 /// `setsockopt(IPPROTO_IPV6, IPV6_TRANSPARENT)`: may bind addresses that are not local. Linux 2.6.37; needs
 /// CAP_NET_ADMIN or CAP_NET_RAW.
 ///

@@ -10,6 +10,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 use rustix::process::{Pid, PidfdFlags};
+use rustix::thread::CpuSet;
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
@@ -35,6 +36,8 @@ pub struct Command<'a> {
     pub filter: Option<&'a Filter>,
     /// Set `no_new_privs`, which the filter needs without CAP_SYS_ADMIN.
     pub no_new_privs: bool,
+    /// Bind it to this CPU, its threads and children too. One that this process may not use changes nothing.
+    pub cpu: Option<usize>,
 }
 
 /// A user by numbers.
@@ -139,6 +142,7 @@ struct Prepared<'a> {
     identity: Option<&'a Identity>,
     filter: Option<&'a Filter>,
     no_new_privs: bool,
+    cpus: Option<CpuSet>,
 }
 
 const LISTEN_PID: &[u8] = b"LISTEN_PID=";
@@ -189,6 +193,13 @@ pub fn spawn(command: &Command<'_>) -> Result<Child, SpawnError> {
         identity: command.identity.as_ref(),
         filter: command.filter,
         no_new_privs: command.no_new_privs,
+        cpus: command.cpu.map(|cpu| {
+            let mut cpus = CpuSet::new();
+            if cpu < CpuSet::MAX_CPU {
+                cpus.set(cpu);
+            }
+            cpus
+        }),
     };
     // SAFETY: the child makes only system calls on memory prepared above (`in_child`) and never returns.
     let pid = unsafe { libc::fork() };
@@ -290,6 +301,10 @@ unsafe fn set_up_and_exec(p: &Prepared<'_>, report: RawFd) -> Result<std::conver
     // A session of its own: the terminal's Ctrl-C reaches only the supervisor, which then stops its workers.
     // SAFETY: no memory is involved.
     unsafe { libc::setsid() };
+    if let Some(cpus) = &p.cpus {
+        // Runs as well on any other.
+        let _ = rustix::thread::sched_setaffinity(None, cpus);
+    }
     reset_signals();
     for (target, source) in p.sources.iter().enumerate() {
         // SAFETY: both are descriptor numbers; sources lie above all targets, so none is overwritten.
@@ -411,6 +426,7 @@ mod tests {
             identity: None,
             filter: None,
             no_new_privs: false,
+            cpu: None,
         }
     }
 

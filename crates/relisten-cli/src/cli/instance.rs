@@ -1,7 +1,8 @@
 //! Commands to a running instance.
 
-use super::values::{Span, WorkerCount};
+use super::values::{SlotWeight, Span, WorkerCount};
 use clap::Args;
+use relisten::steer::Policy;
 use std::path::PathBuf;
 
 /// Which instance is meant.
@@ -71,6 +72,47 @@ pub(crate) struct ScaleArgs {
 
     #[command(flatten)]
     pub(crate) reach: Reach,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Change which worker gets a new connection, from now on
+///
+/// The policy holds until the instance ends, or reloads with a configuration that names another one. Connections that are
+/// open stay where they are. Where the policy can't be carried out, another stands in, and the answer says so.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct SteerArgs {
+    /// auto, hash, random, round-robin, least-connections, cpu, client-ip or weighted
+    #[arg(value_name = "POLICY")]
+    pub(crate) policy: Policy,
+
+    #[command(flatten)]
+    pub(crate) reach: Reach,
+
+    /// Print the result as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Change the shares of slots, from now on
+///
+/// A slot's share of the new connections is its weight by the sum of all, with `--steer weighted`. With any policy a slot
+/// of weight 0 gets nothing new, and those that are left share it. Each slot has weight 1 until told otherwise.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct WeightArgs {
+    /// Slots and their weights, 0 to 4294967295
+    #[arg(value_name = "SLOT=W", required = true)]
+    pub(crate) weights: Vec<SlotWeight>,
+
+    /// The instance; may be left out while only one runs
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+
+    /// Reach the instance by its control socket instead of its name
+    #[arg(long, value_name = "PATH", conflicts_with = "name")]
+    pub(crate) control: Option<PathBuf>,
 
     /// Print the result as one JSON object
     #[arg(long)]

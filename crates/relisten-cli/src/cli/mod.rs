@@ -8,7 +8,8 @@ mod text;
 mod values;
 
 pub(crate) use diagnosis::{DoctorArgs, ExportArgs, Sort, TopArgs, Where};
-pub(crate) use instance::{Reach, ReloadArgs, ScaleArgs, StatusArgs, StopArgs};
+
+pub(crate) use instance::{Reach, ReloadArgs, ScaleArgs, StatusArgs, SteerArgs, StopArgs, WeightArgs};
 pub(crate) use run::{DEFAULTS, RunOptions};
 pub(crate) use values::{LogFormat, Span};
 
@@ -64,6 +65,11 @@ pub(crate) enum Command {
 
     #[command(after_help = text::EXPORT_EXAMPLES)]
     Export(ExportArgs),
+    #[command(after_help = text::STEER_EXAMPLES)]
+    Steer(SteerArgs),
+
+    #[command(after_help = text::WEIGHT_EXAMPLES)]
+    Weight(WeightArgs),
 
     #[command(after_help = text::LOAD_EXAMPLES)]
     Load(Box<LoadArgs>),

@@ -89,6 +89,16 @@ Examples:
   relisten doctor --connect db.example.com:5432
       ports left for connections to there, and how many per second can be kept up
   relisten doctor --json | jq -r '.findings[] | [.severity, .rule, .subject] | @tsv'";
+pub(super) const STEER_EXAMPLES: &str = "\
+Examples:
+  relisten steer client-ip
+  relisten steer weighted web && relisten weight 0=5 1=95 --name web";
+
+pub(super) const WEIGHT_EXAMPLES: &str = "\
+Examples:
+  relisten weight 0=5 1=95         a canary in slot 0, with --steer weighted
+  relisten weight 2=0              nothing new for slot 2, with any policy
+  relisten weight 2=1 --name web";
 
 pub(super) const LOAD_EXAMPLES: &str = "\
 Examples:

@@ -42,6 +42,8 @@ pub(crate) enum ValueError {
     Feature,
     #[error("expected auto, pass or adopt")]
     Sockets,
+    #[error("expected SLOT=WEIGHT, two numbers, for example 0=5")]
+    SlotWeight,
     #[error("expected auto, ebpf, cbpf or kernel")]
     Backend,
     #[error("expected text or json")]
@@ -188,6 +190,23 @@ impl FromStr for ReadyWhen {
                 Err(other) => return Err(other),
             },
         }))
+    }
+}
+
+/// A slot and its weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SlotWeight {
+    pub(crate) slot: u32,
+    pub(crate) weight: u32,
+}
+
+impl FromStr for SlotWeight {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let (slot, weight) = text.split_once('=').ok_or(ValueError::SlotWeight)?;
+        let number = |text: &str| text.parse().map_err(|_| ValueError::SlotWeight);
+        Ok(Self { slot: number(slot)?, weight: number(weight)? })
     }
 }
 

@@ -4,11 +4,13 @@ mod progress;
 mod reload;
 mod scale;
 mod status;
+mod steer;
 mod stop;
 
 pub(crate) use reload::reload;
 pub(crate) use scale::scale;
 pub(crate) use status::status;
+pub(crate) use steer::{steer, weight};
 pub(crate) use stop::stop;
 
 use crate::cli::Reach;

@@ -73,6 +73,7 @@ impl Launch<'_> {
             }),
             filter: filter.as_ref(),
             no_new_privs,
+            cpu: spec.pin.then(|| own_cpu(self.slot)).flatten(),
         };
         let child = spawn::spawn(&command)
             .map_err(|error| LaunchError::Spawn { program: program.display().to_string(), error })?;
@@ -114,6 +115,20 @@ impl Launch<'_> {
 
 fn c_string(bytes: &[u8]) -> Result<CString, LaunchError> {
     CString::new(bytes).map_err(|_| LaunchError::Zero(String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// The CPU of a slot, of those that this process may use.
+fn own_cpu(slot: SlotId) -> Option<usize> {
+    let allowed = cpus_of(None);
+    let index = slot.0 as usize % allowed.len().max(1);
+    allowed.get(index).copied()
+}
+
+/// The CPUs that a process may use; of this one: `None`.
+pub(super) fn cpus_of(pid: Option<u32>) -> Vec<usize> {
+    let pid = pid.and_then(|pid| rustix::process::Pid::from_raw(pid as i32));
+    let Ok(set) = rustix::thread::sched_getaffinity(pid) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), LaunchError> {

@@ -74,7 +74,7 @@ impl Dispatcher {
         }
     }
 
-    fn steering(&self) -> Steering {
+    pub(super) fn steering(&self) -> Steering {
         let steered = self.core.settings().can_steer && self.sockets.steered();
         let policy = self.sockets.effective_policy();
         let by_ebpf = self.sockets.ebpf().is_some();

@@ -36,9 +36,10 @@ pub fn control(bytes: &[u8]) -> (Vec<u8>, Vec<RequestKind>) {
             let mut kinds = Vec::new();
             while let Some(request) = asked.recv().await {
                 let request: super::control::ControlRequest = request;
-                kinds.push(request.kind);
+                let kind = request.kind;
+                kinds.push(kind.clone());
                 // Who asked may have gone.
-                let _ = request.reply.send(Ok(match request.kind {
+                let _ = request.reply.send(Ok(match kind {
                     RequestKind::Status => Answer::Status(Box::new(nothing())),
                     _ => Answer::Done { generation: 2 },
                 }));

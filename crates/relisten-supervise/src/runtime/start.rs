@@ -461,6 +461,7 @@ impl Inherited {
         let orders = dispatcher.core.standing_orders();
         dispatcher.perform(orders);
         dispatcher.watch_for_hung();
+        dispatcher.guard_at = Some(clock::now());
         // Workers that the last supervisor still knew and nobody can name any more.
         for facts in &self.written_down {
             if !dispatcher.processes.contains_key(&facts.worker) {

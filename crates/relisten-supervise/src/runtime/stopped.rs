@@ -56,6 +56,7 @@ impl Stopped {
     }
 
     /// Were there any that had to be stopped?
+    #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

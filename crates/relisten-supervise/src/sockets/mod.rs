@@ -9,6 +9,7 @@ mod departing;
 mod ebpf;
 mod held;
 pub(crate) mod holders;
+mod in_force;
 mod keep;
 mod open;
 mod order;
@@ -26,6 +27,7 @@ pub(crate) use adopt::{BindAnswer, ListenAnswer};
 pub(crate) use ebpf::{Ebpf, Saved as SavedEbpf};
 use held::Origin;
 pub(crate) use held::{Held, ListenerId, Stall};
+use in_force::InForce;
 pub(crate) use keep::{Change, Saved};
 pub(crate) use open::{Resolved, resolve};
 pub(crate) use probe::ProbeTarget;
@@ -56,6 +58,7 @@ pub(crate) struct Sockets {
     cpus: BTreeMap<WorkerId, Vec<u32>>,
     /// The eBPF backend, when it is there.
     ebpf: Option<Ebpf>,
+    in_force: InForce,
     /// The least backlog.
     backlog: u32,
     /// Without it successors share the listener of their predecessors.
@@ -80,6 +83,7 @@ impl Sockets {
             weights: BTreeMap::new(),
             cpus: BTreeMap::new(),
             ebpf: None,
+            in_force: InForce::default(),
             backlog,
             can_steer,
             last_id: 0,
@@ -216,6 +220,7 @@ impl Sockets {
     /// The worker is gone for good: it owns nothing any more. What nobody owns is deaf from now on and goes when
     /// nothing waits in it: [`collect`](Self::collect).
     pub(crate) fn release(&mut self, worker: WorkerId) {
+        self.cpus.remove(&worker);
         for held in self.held.values_mut() {
             held.facts.owners.remove(&worker);
         }

@@ -181,11 +181,6 @@ impl Sockets {
         self.ebpf.as_ref().map_or_else(|| self.policy.effective_cbpf(), |ebpf| ebpf.effective(self.policy))
     }
 
-    /// The policy that was asked for last.
-    pub(crate) fn policy(&self) -> Policy {
-        self.policy
-    }
-
     /// The CPUs that a worker is bound to; empty: to none in particular.
     pub(crate) fn set_cpus(&mut self, worker: WorkerId, cpus: Vec<u32>) {
         if cpus.is_empty() {

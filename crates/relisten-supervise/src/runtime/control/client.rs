@@ -2,8 +2,10 @@
 
 use super::{Problem, ProblemKind};
 use crate::status::Status;
+use relisten::steer::Policy;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -103,6 +105,22 @@ pub struct Done {
     pub generation: u32,
 }
 
+/// The answer to a change of steering: what is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Steered {
+    /// The policy that is carried out.
+    pub policy: String,
+    /// "ebpf", "cbpf" or "kernel".
+    pub backend: String,
+}
+
+/// The answer to a change of weights: those of all slots.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Weights {
+    /// By slot.
+    pub weights: BTreeMap<u32, u32>,
+}
+
 impl Client {
     /// Ask at this control socket. Each answer may take any time (a reload does); see
     /// [`timeout`](Self::timeout).
@@ -145,6 +163,17 @@ impl Client {
     /// Another worker in the place of this one.
     pub fn replace(&self, pid: u32) -> Result<Done, ClientError> {
         read(&self.request("POST", "/replace", &format!("{{\"pid\":{pid}}}"))?)
+    }
+
+    /// Another steering policy, for as long as the instance runs and its configuration names no other.
+    pub fn steer(&self, policy: Policy) -> Result<Steered, ClientError> {
+        read(&self.request("POST", "/steer", &format!("{{\"policy\":\"{policy}\"}}"))?)
+    }
+
+    /// Other weights of slots.
+    pub fn weight(&self, weights: &BTreeMap<u32, u32>) -> Result<Weights, ClientError> {
+        let body = serde_json::json!({ "weights": weights }).to_string();
+        read(&self.request("POST", "/weight", &body)?)
     }
 
     /// Any request: the body of the answer, if it is a good one.

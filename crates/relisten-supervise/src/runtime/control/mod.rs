@@ -9,6 +9,8 @@
 //! | `POST /scale` | `{"workers": n}` | `{"generation": n}` |
 //! | `POST /stop` | `{"now": bool}` | `{"generation": n}` |
 //! | `POST /replace` | `{"pid": n}` | `{"generation": n}` |
+//! | `POST /steer` | `{"policy": "…"}` | `{"policy": "…", "backend": "…"}`, what is in force |
+//! | `POST /weight` | `{"weights": {"SLOT": n}}` | `{"weights": {"SLOT": n}}`, those of all slots |
 //!
 //! An answer comes when the thing is done. Errors are `{"error": "…", "cure": "…"}`, a reload that was rolled back
 //! adds `"lines"`, the last lines of the worker that failed. One request per connection.
@@ -20,7 +22,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, ClientError, Done};
+pub use client::{Client, ClientError, Done, Steered, Weights};
 pub use place::{
     Claim, Instance, InstanceState, Place, PlaceError, check_name, instance_of, list_instances, runtime_dir,
     search_dirs,
@@ -31,7 +33,9 @@ pub use server::{Server, serve_metrics};
 pub(crate) use tests::status as example_status;
 
 use crate::status::Status;
+use relisten::steer::Policy;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use tokio::sync::{mpsc, oneshot};
 
 /// Something that the dispatcher is asked for.
@@ -47,7 +51,7 @@ pub struct ControlRequest {
 pub type Requests = mpsc::Sender<ControlRequest>;
 
 /// What can be asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestKind {
     /// How things are.
     Status,
@@ -73,6 +77,16 @@ pub enum RequestKind {
         /// The worker's process ID.
         pid: u32,
     },
+    /// Another steering policy, from now on.
+    Steer {
+        /// Which.
+        policy: Policy,
+    },
+    /// Other weights of slots, from now on.
+    Weight {
+        /// Slot and weight. With 0 a slot gets nothing new.
+        weights: Vec<(u32, u32)>,
+    },
 }
 
 /// It is done.
@@ -85,6 +99,15 @@ pub enum Answer {
         /// The generation in force.
         generation: u32,
     },
+    /// How connections are steered now.
+    Steering {
+        /// The policy that is carried out, which may stand in for the one that was asked for.
+        policy: String,
+        /// "ebpf", "cbpf" or "kernel".
+        backend: String,
+    },
+    /// The weights of all slots.
+    Weights(BTreeMap<u32, u32>),
 }
 
 /// It could not be done, and what to do about it. This is also the body of the HTTP answer.

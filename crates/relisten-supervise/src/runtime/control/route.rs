@@ -6,9 +6,11 @@ use bytes::Bytes;
 use http::{Method, Request, Response, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::Body;
+use relisten::steer::Policy;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -81,13 +83,21 @@ where
     struct Replace {
         pid: u32,
     }
+    #[derive(Deserialize)]
+    struct Steer {
+        policy: Policy,
+    }
+    #[derive(Deserialize)]
+    struct Weight {
+        weights: BTreeMap<u32, u32>,
+    }
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     let wanted = match (scope, path) {
         (_, "/metrics") | (Scope::All, "/status" | "/version") => Method::GET,
-        (Scope::All, "/reload" | "/scale" | "/stop" | "/replace") => Method::POST,
+        (Scope::All, "/reload" | "/scale" | "/stop" | "/replace" | "/steer" | "/weight") => Method::POST,
         (Scope::All, _) => {
-            let cure = "there are GET /status, /metrics, /version and POST /reload, /scale, /stop, /replace";
+            let cure = "there are GET /status, /metrics, /version and POST /reload, /scale, /stop, /replace, /steer, /weight";
             return Err(Problem::new(ProblemKind::NotFound, "no such path", cure));
         }
         (Scope::Metrics, _) => {
@@ -116,6 +126,17 @@ where
             let pid = read::<Replace, B>(body).await?.map(|s| s.pid);
             RequestKind::Replace { pid: pid.ok_or_else(|| bad("which worker?", cure))? }
         }
+        "/steer" => {
+            let cure = "send {\"policy\": \"hash\"}, or another of those that `relisten steer --help` names";
+            let policy = read::<Steer, B>(body).await?.map(|s| s.policy);
+            RequestKind::Steer { policy: policy.ok_or_else(|| bad("which policy?", cure))? }
+        }
+        "/weight" => {
+            let cure = "send {\"weights\": {\"0\": 5, \"1\": 95}}: slots and their shares";
+            let weights = read::<Weight, B>(body).await?.map(|w| w.weights).filter(|w| !w.is_empty());
+            let weights = weights.ok_or_else(|| bad("which weights?", cure))?;
+            RequestKind::Weight { weights: weights.into_iter().collect() }
+        }
         _ => RequestKind::Status,
     };
     parsed()?;
@@ -125,6 +146,10 @@ where
         }
         Answer::Status(status) => Ok(json_reply(200, serde_json::to_vec(&status).map_err(internal)?)),
         Answer::Done { generation } => Ok(json_reply(200, json!({ "generation": generation }).to_string())),
+        Answer::Steering { policy, backend } => {
+            Ok(json_reply(200, json!({ "policy": policy, "backend": backend }).to_string()))
+        }
+        Answer::Weights(weights) => Ok(json_reply(200, json!({ "weights": weights }).to_string())),
     }
 }
 

@@ -217,5 +217,6 @@ impl Dispatcher {
         if self.hanging.next_look.is_none() && self.hang_after().is_some() {
             self.hanging.next_look = Some(clock::now());
         }
+        self.guard_at.get_or_insert_with(clock::now);
     }
 }

@@ -89,6 +89,8 @@ pub(in crate::runtime) struct Dispatcher {
     pub(in crate::runtime) performing: bool,
     pub(in crate::runtime) orphans: Orphans,
     pub(in crate::runtime) hanging: Hanging,
+    /// When to look at the groups: who is in them, and whether the steering programs are in force.
+    pub(in crate::runtime) guard_at: Option<Millis>,
     /// Nothing has happened since the state was written down.
     pub(in crate::runtime) idle: bool,
     /// Reloads are numbered while their names are being resolved.
@@ -154,6 +156,7 @@ impl Dispatcher {
             performing: false,
             orphans: Orphans::default(),
             hanging: Hanging::default(),
+            guard_at: None,
             idle: false,
             last_wanted: 0,
             last_resolved: 0,
@@ -230,13 +233,17 @@ impl Dispatcher {
     /// What has to be done because time has passed.
     pub(in crate::runtime) fn on_time(&mut self) {
         let now = clock::now();
+        // Many times a second, and nearly always for nothing.
+        let mut found = false;
         if self.hanging.deadline().is_some_and(|at| at <= now) {
-            let found = self.look_for_hung(now);
-            // Many times a second, and nearly always for nothing.
-            if !found && self.other_deadline().is_none_or(|at| at > now) {
-                self.idle = true;
-                return;
-            }
+            found |= self.look_for_hung(now);
+        }
+        if self.guard_at.is_some_and(|at| at <= now) {
+            found |= self.guard_groups(now);
+        }
+        if !found && self.other_deadline().is_none_or(|at| at > now) {
+            self.idle = true;
+            return;
         }
         if self.core.deadline().is_some_and(|at| at <= now) {
             self.event(Event::Tick);
@@ -256,7 +263,7 @@ impl Dispatcher {
 
     /// When `on_time` is wanted; `None`: not before something happens.
     pub(in crate::runtime) fn deadline(&self) -> Option<Millis> {
-        self.other_deadline().into_iter().chain(self.hanging.deadline()).min()
+        self.other_deadline().into_iter().chain(self.hanging.deadline()).chain(self.guard_at).min()
     }
 
     /// When it is wanted for more than a look at the queues.

@@ -4,6 +4,7 @@ use super::Dispatcher;
 use crate::core::{Event, Millis, State, WorkerId};
 use crate::runtime::clock;
 use crate::runtime::happening::Happening;
+use crate::runtime::launch::cpus_of;
 use crate::runtime::probe::{self, Probed};
 use crate::runtime::readiness::Step;
 use crate::spec::Ready;
@@ -95,9 +96,19 @@ impl Dispatcher {
         if let Some(process) = self.processes.get_mut(&worker) {
             process.health_at = health;
         }
+        self.note_cpus(worker);
         self.sockets.settle(worker);
         self.watch_for_hung();
         self.event(Event::Ready { worker });
+    }
+
+    /// One that is bound to some of the CPUs only, by us or by itself, gets the connections of those with the policy `cpu`.
+    fn note_cpus(&mut self, worker: WorkerId) {
+        let Some(pid) = self.processes.get(&worker).map(|p| p.facts.pid) else { return };
+        let (all, own) = (cpus_of(None), cpus_of(Some(pid)));
+        let bound = own.len() < all.len() || all.len() == 1;
+        let own = own.into_iter().filter_map(|cpu| u32::try_from(cpu).ok());
+        self.sockets.set_cpus(worker, if bound { own.collect() } else { Vec::new() });
     }
 
     /// A worker said something over its `NOTIFY_SOCKET`.

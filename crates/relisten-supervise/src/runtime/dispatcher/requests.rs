@@ -60,6 +60,14 @@ impl Dispatcher {
                 self.reload(Some(reply), wait);
                 return;
             }
+            RequestKind::Steer { policy } => {
+                let _ = reply.send(Ok(self.steer_by(policy)));
+                return;
+            }
+            RequestKind::Weight { weights } => {
+                let _ = reply.send(self.weigh(&weights));
+                return;
+            }
             RequestKind::Scale { workers, wait } => Request::Scale { workers, wait },
             RequestKind::Stop { now: false } => Request::Stop,
             RequestKind::Stop { now: true } => Request::StopNow,

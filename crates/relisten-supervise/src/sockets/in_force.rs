@@ -1,0 +1,91 @@
+//! Are our programs in force? Every member of a group can detach or replace the group's program, and the kernel tells
+//! nobody.
+//!
+//! A bare ACK that belongs to no connection has its listener looked up like a SYN, by the program if there is one; ours
+//! counts it. So one that is not counted says that ours is not there. The listener answers with a reset and its worker
+//! sees nothing. That is done where there is reason to doubt: a foreign socket is in the group, or connections were
+//! opened and none was steered.
+
+use super::Sockets;
+use super::probe::reachable;
+use relisten::address::Endpoint;
+use relisten_sys::stray;
+use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
+
+/// What was seen at the last look.
+#[derive(Debug, Default)]
+pub(super) struct InForce {
+    seen: BTreeMap<Endpoint, Seen>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    opened: u64,
+    steered: u64,
+    /// The ACK does not get through, though the program is there: a packet filter, perhaps.
+    blind: bool,
+}
+
+impl Sockets {
+    /// Looks at every address that is steered by eBPF, and puts the program in force again where it was not. Those are
+    /// returned.
+    pub(crate) fn restore_programs(&mut self) -> Vec<Endpoint> {
+        let endpoints: Vec<_> = self.places.keys().filter(|e| self.by_ebpf(e)).cloned().collect();
+        let mut restored = Vec::new();
+        let mut last = std::mem::take(&mut self.in_force.seen);
+        for endpoint in endpoints {
+            let before = last.remove(&endpoint).unwrap_or_default();
+            let (opened, steered) = self.opened_and_steered(&endpoint);
+            let mut seen = Seen { opened, steered, blind: before.blind };
+            let foreign = self.places.get(&endpoint).is_some_and(|place| !place.foreign.is_empty());
+            let odd = opened > before.opened && steered == before.steered;
+            if foreign || odd {
+                let was_there = self.is_counted(&endpoint);
+                if was_there != Some(true) {
+                    self.put_in_force(&endpoint);
+                    // Without a try nobody knows; that it is there now is certain.
+                    let is_there = was_there.and_then(|_| self.is_counted(&endpoint));
+                    if is_there == Some(true) && !seen.blind {
+                        restored.push(endpoint.clone());
+                    }
+                    seen.blind = is_there != Some(true);
+                }
+            }
+            self.in_force.seen.insert(endpoint, seen);
+        }
+        restored
+    }
+
+    fn opened_and_steered(&self, endpoint: &Endpoint) -> (u64, u64) {
+        let Some(ebpf) = self.ebpf() else { return (0, 0) };
+        let here = self.held().filter(|(_, h)| h.facts.endpoint == *endpoint);
+        let (mut opened, mut steered) = (0, 0);
+        for counts in here.filter_map(|(id, _)| ebpf.counts(id)) {
+            opened += counts.established;
+            steered += counts.new_connections();
+        }
+        let group = ebpf.group_counts(endpoint).unwrap_or_default();
+        (opened, steered + group.by_kernel + group.by_exception + group.acks)
+    }
+
+    /// Is an ACK to this address counted by our program? `None`: it could not be sent.
+    fn is_counted(&self, endpoint: &Endpoint) -> Option<bool> {
+        let to = reachable(endpoint.addr()?);
+        let acks = || Some(self.ebpf()?.group_counts(endpoint)?.acks);
+        let before = acks()?;
+        // Over loopback it has arrived when this returns.
+        stray::acknowledge(to).ok()?;
+        Some(acks()? > before)
+    }
+
+    fn put_in_force(&self, endpoint: &Endpoint) {
+        let listens = |h: &&super::Held| h.facts.endpoint == *endpoint && !h.is_shut();
+        let Some(member) = self.held.values().find(listens) else { return };
+        if let Some(Err(error)) =
+            self.ebpf.as_ref().map(|e| e.attach_again(endpoint, member.listener.as_fd()))
+        {
+            tracing::warn!(%endpoint, %error, "the steering program can't be put in force again");
+        }
+    }
+}
