@@ -1,7 +1,7 @@
 //! What an ordinary user gets, and what is said about the rest. The whole suite also runs as such a user; these
 //! tests look at what is particular.
 
-use relisten_e2e::{Kind, Test, millis, process, seconds};
+use relisten_e2e::{Kind, Status, Test, millis, process, seconds};
 use std::time::Instant;
 
 /// Ports below 1024 are refused with the cause and the cure.
@@ -66,8 +66,13 @@ fn workers_of_another_user() {
 fn missing_features_are_named() {
     Test::new().server(Kind::Python).run(|scene| {
         let relisten = scene.relisten().server(&Kind::Python.server()).start();
-        let status = relisten.status();
-        assert_eq!(status.steering.backend, "cbpf", "{status:#?}");
+        // Programs are loaded while the workers start, if they may be.
+        let decided = |status: &Status| {
+            status.steering.backend == "ebpf" || status.steering.missing.iter().any(|m| m.feature == "ebpf")
+        };
+        let status = relisten.wait_status("it is known what steers", seconds(20), decided);
+        let backend = if scene.is_root() { "ebpf" } else { "cbpf" };
+        assert_eq!(status.steering.backend, backend, "{status:#?}");
         for missing in &status.steering.missing {
             assert!(!missing.why.is_empty() && !missing.effect.is_empty(), "{missing:?}");
             assert!(relisten.output().contains(&missing.feature), "{missing:?} is not said at the start");

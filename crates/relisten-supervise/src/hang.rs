@@ -52,8 +52,8 @@ struct One {
     accepted: u64,
     /// Since when connections have waited and none was accepted.
     since: Option<Millis>,
-    /// When it was last seen to accept.
-    progress: Option<Millis>,
+    /// At which of the last looks it was seen to have accepted since the one before; the last one is the lowest bit.
+    progress: u8,
     /// Since when nothing new has come to it.
     suspected: Millis,
     /// When it was found hung.
@@ -72,6 +72,8 @@ const FIRST_PATIENCE: u64 = 50;
 const LAST_PATIENCE: u64 = 10_000;
 /// A worker whose threads can't be looked at is given another chance after so many times that.
 const BLIND: u64 = 20;
+/// Who has accepted between so many of the last eight looks accepts steadily.
+const STEADY: u32 = 3;
 /// Hung again so soon after it was well: a relapse.
 const RELAPSE: u64 = 5_000;
 
@@ -164,9 +166,7 @@ impl<K: Copy + Ord> Watch<K> {
         let progressed = sample.waiting < one.waiting || one.accepted > 0 && accepted > one.accepted;
         one.waiting = sample.waiting;
         one.accepted = one.accepted.max(accepted);
-        if progressed {
-            one.progress = Some(now);
-        }
+        one.progress = one.progress << 1 | u8::from(progressed);
         if progressed || sample.waiting == 0 {
             one.since = None;
         } else {
@@ -204,19 +204,19 @@ impl<K: Copy + Ord> Watch<K> {
                 if sample.verdict == Verdict::Well || waited < after.0 || suspected < after.0 / 2 {
                     return Verdict::Suspected;
                 }
+                // Once in a while is what a busy one does as well.
                 let accepts = |s: &Sample<K>| {
-                    let lately = self.all.get(&s.id).and_then(|one| one.progress);
-                    lately.is_some_and(|at| now.since(at).0 < after.0 / 2)
+                    self.all.get(&s.id).is_some_and(|one| one.progress.count_ones() >= STEADY)
                 };
                 let able = samples
                     .iter()
                     .filter(better)
-                    .any(|s| accepts(s) || waits(s.id).unwrap_or(s.waiting == 0));
+                    .any(|s| accepts(s) || s.waiting == 0 && waits(s.id).unwrap_or(true));
                 if able { Verdict::Hung } else { Verdict::Suspected }
             }
             Verdict::Hung => {
                 let Some(one) = self.all.get_mut(&sample.id) else { return Verdict::Hung };
-                if one.progress == Some(now) {
+                if one.progress & 1 == 1 {
                     return Verdict::Well;
                 }
                 // Nobody else is well: then it is as good as any.

@@ -149,6 +149,39 @@ fn overload_is_no_hang() {
     assert_eq!(scene.hangs(), 0);
 }
 
+/// Each works at one request for seconds, with others in its queue, and takes the next one now and then.
+#[test]
+fn slow_ones_under_load_do_not_hang() {
+    let mut scene = Scene::new(4);
+    scene.waits = vec![Some(false); 4];
+    for sample in &mut scene.samples {
+        sample.waiting = 3;
+    }
+    for round in 0..400 {
+        let id = round % 4;
+        scene.samples[id].waiting -= 1;
+        scene.looks(250);
+        scene.samples[id].waiting += 1;
+        scene.looks(125);
+    }
+    assert_eq!(scene.hangs(), 0);
+}
+
+/// The others have something in their queues at each look, and work it off quickly.
+#[test]
+fn under_load_one_is_found_by_the_pace_of_the_others() {
+    let mut scene = Scene::new(3);
+    scene.waits = vec![Some(false); 3];
+    scene.samples[0].waiting = 5;
+    for round in 0..20 {
+        scene.samples[1].waiting = 3 - round % 2;
+        scene.samples[2].waiting = 2 + round % 2;
+        scene.look();
+    }
+    assert_eq!(scene.verdicts()[0], Verdict::Hung);
+    assert_eq!(scene.hangs(), 1);
+}
+
 #[test]
 fn the_last_one_is_never_hung() {
     let mut scene = Scene::new(3);

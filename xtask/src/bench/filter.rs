@@ -141,6 +141,7 @@ impl Caller {
             filter: under_filter.then_some(&filter),
             // For both: they must differ in the filter alone.
             no_new_privs: true,
+            cpu: None,
         })?;
         if let Some(error) = child.filter_refused {
             return Err(format!("the filter can't be installed: {error}").into());

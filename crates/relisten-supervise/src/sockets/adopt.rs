@@ -220,7 +220,7 @@ impl Sockets {
             if let Some(place) = self.places.get_mut(&endpoint)
                 && endpoint.has_group()
             {
-                place.group.joined(id);
+                place.joined(id);
                 // And it has lost its place in the map.
                 if let (Some(ebpf), Some(held)) = (&mut self.ebpf, self.held.get(&id)) {
                     ebpf.enter(id, held);

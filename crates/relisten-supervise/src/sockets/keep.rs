@@ -57,6 +57,7 @@ impl Sockets {
             foreign: p.foreign.clone(),
             departing: p.departing.clone(),
             reservation: None,
+            bare: false,
             expected: p.expected,
             exceptions: Vec::new(),
         };

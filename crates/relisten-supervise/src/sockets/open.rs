@@ -206,7 +206,7 @@ impl Sockets {
         let place = self.places.entry(facts.endpoint.clone()).or_default();
         place.expected = false;
         if facts.endpoint.has_group() {
-            place.group.joined(id);
+            place.joined(id);
         }
         let mut held = Held { listener, facts };
         // By key nobody is sent there before it is named.

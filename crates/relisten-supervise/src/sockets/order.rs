@@ -52,7 +52,10 @@ impl Sockets {
             }
         }
         self.last_id = next;
-        self.program(endpoint, None);
+        // By key nobody is misled.
+        if !self.by_ebpf(endpoint) {
+            self.program(endpoint, None);
+        }
         // Also noticed in the midst of a worker's `listen`: who has to know learns it by this.
         let misled = !gone.is_empty() && !self.by_ebpf(endpoint);
         self.misled |= misled;

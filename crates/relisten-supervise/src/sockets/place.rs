@@ -27,10 +27,21 @@ pub(crate) struct Place {
     /// start whether it can be had.
     #[serde(skip)]
     pub(crate) reservation: Option<OwnedFd>,
+    /// The group was empty before its first member joined: whatever program it had went with the last one.
+    #[serde(skip)]
+    pub(super) bare: bool,
     /// A worker has bound a socket to it, which will listen here.
     #[serde(skip)]
     pub(crate) expected: bool,
     /// Probes under way.
     #[serde(skip)]
     pub(super) exceptions: Vec<Exception>,
+}
+
+impl Place {
+    /// A listener of ours has joined the group.
+    pub(super) fn joined(&mut self, id: ListenerId) {
+        self.group.joined(id);
+        self.bare |= self.group.len() == 1;
+    }
 }

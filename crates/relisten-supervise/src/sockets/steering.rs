@@ -119,8 +119,12 @@ impl Sockets {
             member: member.listener.as_fd(),
         };
         let Some(ebpf) = &mut self.ebpf else { return false };
+        // Not each time: whoever took our program away is to be noticed.
+        let bare = self.places.get_mut(endpoint).is_some_and(|place| std::mem::take(&mut place.bare));
         let done = ebpf.program(endpoint, &plan).and_then(|done| {
-            ebpf.attach_again(endpoint, plan.member)?;
+            if bare {
+                ebpf.attach_again(endpoint, plan.member)?;
+            }
             Ok(done)
         });
         let done = done.unwrap_or_else(|error| {

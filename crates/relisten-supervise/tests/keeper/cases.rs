@@ -171,6 +171,7 @@ pub(crate) fn workers_still_bind() {
         identity: None,
         filter: Some(&filter),
         no_new_privs: true,
+        cpu: None,
     })
     .unwrap();
     let child_fd = EndedWithTheTest(child.pidfd);

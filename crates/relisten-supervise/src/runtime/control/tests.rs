@@ -99,7 +99,7 @@ fn scene() -> Scene {
     runtime.spawn(async move {
         let mut never = Vec::new();
         while let Some(ControlRequest { kind, reply }) = inbox.recv().await {
-            let _ = tell.send(kind);
+            let _ = tell.send(kind.clone());
             let answer = match kind {
                 RequestKind::Status => Ok(Answer::Status(Box::new(status()))),
                 RequestKind::Reload { wait: true } => {
