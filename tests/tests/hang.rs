@@ -147,7 +147,9 @@ fn all_hung_lose_nothing() {
         let begin = Instant::now();
         wait_until("nothing is moved for nothing", seconds(5), || begin.elapsed() > millis(1_500));
         assert_eq!(clients.iter().filter(|c| c.is_finished()).count(), 0);
-        families.iter().for_each(|family| go_on(family));
+        for family in &families {
+            go_on(family);
+        }
         for client in clients {
             client.join().expect("client");
         }
@@ -230,7 +232,9 @@ fn never_is_never() {
         wait_until("some time passes", seconds(5), || begin.elapsed() > millis(700));
         assert_eq!(relisten.status().totals.hangs, 0);
         go_on(&family);
-        clients.into_iter().for_each(|c| _ = c.join().expect("client"));
+        for client in clients {
+            client.join().expect("client");
+        }
         relisten.stop(seconds(20));
     });
 }

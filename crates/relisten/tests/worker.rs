@@ -48,6 +48,7 @@ fn start(listeners: &[&Listener], environment: Vec<(OsString, OsString)>) -> Chi
         identity: None,
         filter: None,
         no_new_privs: false,
+        cpu: None,
     })
     .unwrap()
 }
