@@ -34,6 +34,7 @@ fn listener(inode: u64, slot: Option<u32>, state: &str, queue: u64, workers: Vec
         drops: Some(queue / 100),
         drops_per_s: Some(0.0),
         accepted_total: None,
+        accepted_per_s: slot.map(|_| 7.0),
         rescued_total: None,
         workers,
     }
@@ -50,7 +51,7 @@ fn group(port: u16, listeners: Vec<TopListener>) -> TopGroup {
         active: Some(u64::from(port)),
         half_open: Some(0),
         time_wait: Some(0),
-        accepted: Some(Accepts { at_least_per_s: 1234.5 }),
+        accepted: Some(Accepts { at_least_per_s: 1234.5, exact: false }),
         drops: Some(0),
         drops_per_s: Some(0.0),
         listeners,

@@ -72,7 +72,7 @@ fn of_listener(group: &TopGroup, listener: &TopListener) -> Row {
             printable(&listener.state),
             queue(listener.queue, listener.limit),
             String::new(),
-            String::new(),
+            listener.accepted_per_s.map_or_else(String::new, short),
             String::new(),
             String::new(),
             drops(listener.drops, listener.drops_per_s),

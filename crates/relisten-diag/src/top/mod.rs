@@ -23,15 +23,10 @@ impl Top {
         let seconds = seconds.max(0.001);
         let rate = |group: &str, name: &str| grown.get(group, name).map(|count| count as f64 / seconds);
         let newcomers = before.and_then(|(before, _)| now.newcomers(before));
+        let since = Since { before: before.map(|(before, _)| before), seconds };
         let groups = now.groups.iter().enumerate().map(|(at, group)| {
             let came = newcomers.as_ref().and_then(|all| all.get(at)).map(|count| *count as f64 / seconds);
-            let old = before.and_then(|(before, _)| {
-                before
-                    .groups
-                    .iter()
-                    .find(|old| old.protocol == group.protocol && old.address == group.address)
-            });
-            one_group(now, at, group, old, came, seconds)
+            one_group(now, at, group, &since, came)
         });
         Self {
             kernel: now.kernel.release.clone(),
@@ -55,28 +50,39 @@ impl Top {
     }
 }
 
-fn one_group(
-    machine: &Machine,
-    at: usize,
-    group: &Group,
-    old: Option<&Group>,
-    came: Option<f64>,
+/// What rates are taken from.
+struct Since<'a> {
+    before: Option<&'a Machine>,
     seconds: f64,
-) -> TopGroup {
+}
+
+impl Since<'_> {
+    /// The drops of a listener then; of a single look, those at its beginning.
+    fn drops(&self, member: &Listener) -> Option<u32> {
+        match self.before {
+            Some(machine) => {
+                let mut members = machine.groups.iter().flat_map(|group| &group.members);
+                members.find(|old| old.inode == member.inode)?.drops
+            }
+            None => member.before?.drops,
+        }
+    }
+}
+
+fn one_group(machine: &Machine, at: usize, group: &Group, since: &Since<'_>, came: Option<f64>) -> TopGroup {
     let instance = machine
         .instances
         .iter()
         .find(|instance| group.members.iter().any(|member| instance.slots.contains_key(&member.inode)));
     let is_tcp = group.protocol == Protocol::Tcp;
     let shares = Shares::of(machine, at, group);
-    let listeners: Vec<TopListener> = group
-        .members
-        .iter()
-        .map(|member| one_listener(machine, at, group, member, old, seconds, &shares))
-        .collect();
+    let listeners: Vec<TopListener> =
+        group.members.iter().map(|member| one_listener(machine, at, group, member, since, &shares)).collect();
     let sum = |figure: fn(&TopListener) -> Option<u64>| {
         listeners.iter().map(figure).try_fold(0, |sum, figure| Some(sum + figure?))
     };
+    // Only if every member's are counted.
+    let counted = listeners.iter().try_fold(0.0, |sum, listener| Some(sum + listener.accepted_per_s?));
     let mut drop_rates = listeners.iter().map(|listener| listener.drops_per_s);
     TopGroup {
         protocol: group.transport().to_owned(),
@@ -94,7 +100,10 @@ fn one_group(
         active: is_tcp.then_some(group.active),
         half_open: is_tcp.then_some(group.half_open),
         time_wait: is_tcp.then_some(group.time_wait),
-        accepted: came.filter(|_| is_tcp).map(|at_least_per_s| Accepts { at_least_per_s }),
+        accepted: match counted {
+            Some(at_least_per_s) => Some(Accepts { at_least_per_s, exact: true }),
+            None => came.filter(|_| is_tcp).map(|at_least_per_s| Accepts { at_least_per_s, exact: false }),
+        },
         drops: sum(|listener| listener.drops),
         drops_per_s: drop_rates.try_fold(0.0, |sum, rate| Some(sum + rate?)),
         listeners,
@@ -106,15 +115,11 @@ fn one_listener(
     at: usize,
     group: &Group,
     member: &Listener,
-    old: Option<&Group>,
-    seconds: f64,
+    since: &Since<'_>,
     shares: &Shares,
 ) -> TopListener {
     let slot = machine.slot(member.inode).map(|(_, slot)| slot);
-    let before = match old {
-        Some(old) => old.members.iter().find(|m| m.inode == member.inode).and_then(|m| m.drops),
-        None => member.before.and_then(|before| before.drops),
-    };
+    let before = since.drops(member);
     let foreign = machine.instances.iter().any(|instance| instance.foreign.contains(&member.inode));
     let state = if is_stuck(group, member) {
         "hung".to_owned()
@@ -155,7 +160,12 @@ fn one_listener(
         drops_per_s: member
             .drops
             .zip(before)
-            .map(|(now, before)| f64::from(now.wrapping_sub(before)) / seconds),
+            .map(|(now, before)| f64::from(now.wrapping_sub(before)) / since.seconds),
+        accepted_per_s: since
+            .before
+            .and_then(|machine| machine.slot(member.inode)?.1.accepted_total)
+            .zip(slot.and_then(|slot| slot.accepted_total))
+            .map(|(before, now)| now.saturating_sub(before) as f64 / since.seconds),
         accepted_total: slot.and_then(|slot| slot.accepted_total),
         rescued_total: slot.and_then(|slot| slot.rescued_total),
         workers: workers.collect(),

@@ -79,13 +79,15 @@ pub struct TopGroup {
     pub listeners: Vec<TopListener>,
 }
 
-/// How many connections came.
+/// How many connections came: counted by relisten, or seen by looking twice.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Accepts {
     /// Connections per second that were seen at the end of the interval and not at its beginning. What came and went
     /// in between, with this side not closing first, has left no trace: so there were at least so many.
     pub at_least_per_s: f64,
+    /// All were counted: there were exactly so many.
+    pub exact: bool,
 }
 
 /// What an instance of relisten says of itself.
@@ -127,6 +129,8 @@ pub struct TopListener {
     pub drops_per_s: Option<f64>,
     /// Connections accepted from it so far, where relisten counts them.
     pub accepted_total: Option<u64>,
+    /// The same per second.
+    pub accepted_per_s: Option<f64>,
     /// Connections moved away from it while its worker hung.
     pub rescued_total: Option<u64>,
     /// Those who hold it to serve it.

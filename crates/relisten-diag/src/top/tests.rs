@@ -100,6 +100,25 @@ fn an_instances_slots_weights_and_workers() {
 }
 
 #[test]
+fn what_an_instance_counts_is_exact() {
+    let with = |first, second| {
+        let mut machine = machine();
+        let slot =
+            |total| Slot { state: "serving".into(), weight: 1, accepted_total: total, ..Slot::default() };
+        let slots = [(SocketInode(1), slot(first)), (SocketInode(2), slot(second))].into();
+        machine.instances = vec![Instance { slots, ..Instance::default() }];
+        machine
+    };
+    let between = |before: &Machine, now: &Machine| Top::of(now, Some((before, Duration::from_secs(2))));
+    let top = between(&with(Some(10), Some(0)), &with(Some(30), Some(4)));
+    assert_eq!(top.groups[0].accepted.map(|accepted| accepted.exact), Some(true));
+    near(top.groups[0].accepted.map(|accepted| accepted.at_least_per_s), 12.0);
+    near(top.groups[0].listeners[1].accepted_per_s, 2.0);
+    let partly = between(&with(Some(10), None), &with(Some(30), None));
+    assert_eq!(partly.groups[0].accepted.map(|accepted| accepted.exact), Some(false));
+}
+
+#[test]
 fn the_schema_is_committed() {
     crate::schema::check::<Top>("top.json");
 }
