@@ -97,6 +97,24 @@ fn top_knows_an_instance() {
     });
 }
 
+/// A busy server that is well gives no cause for alarm, however often one looks.
+#[test]
+fn no_false_alarm_under_load() {
+    Test::new().server(Kind::Node).run(|scene| {
+        let server = Kind::Node.server();
+        let relisten = scene.relisten().name("web").server(&server).workers(2).start();
+        let load = relisten_e2e::load::Load::on(&server);
+        for _ in 0..8 {
+            let report = json(&["doctor", "--json"]);
+            let all = report["findings"].as_array().expect("findings");
+            let alarms: Vec<_> = all.iter().filter(|finding| finding["severity"] == "serious").collect();
+            assert!(alarms.is_empty(), "{alarms:#?}");
+        }
+        load.finish_clean();
+        relisten.stop(seconds(20));
+    });
+}
+
 /// What is not a terminal gets plain text, one look below the other.
 #[test]
 fn top_in_batches() {

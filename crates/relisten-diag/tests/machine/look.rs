@@ -6,7 +6,7 @@ use relisten_diag::doctor::Capacity;
 use relisten_diag::machine::{Group, Machine, Options, Which};
 use relisten_diag::sock_diag::{Protocol, State};
 use rustix::net::sockopt;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -28,10 +28,15 @@ pub(crate) fn group_of(machine: &Machine, address: SocketAddr) -> &Group {
 
 /// A listener with SO_REUSEPORT on a port of loopback; 0: any.
 pub(crate) fn member(port: u16, backlog: i32) -> OwnedFd {
+    member_at((Ipv4Addr::LOCALHOST, port).into(), backlog)
+}
+
+fn member_at(address: SocketAddr, backlog: i32) -> OwnedFd {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_reuseport(&socket, true).unwrap();
-    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).unwrap();
+    bind(&socket, &address).unwrap();
     listen(&socket, backlog).unwrap();
     socket
 }
@@ -194,5 +199,64 @@ fn the_waiting_time_in_the_queue() {
         });
         let truth = begin.elapsed().as_millis() as u64;
         assert!(truth >= 290, "it says 300 ms after {truth} ms");
+    });
+}
+
+/// An IPv4 client of a dual-stack listener belongs to it, unless somebody listens on IPv4 itself.
+#[test]
+fn dual_stack_wildcard_and_specific_addresses() {
+    isolated(|| {
+        let dual = member_at("[::]:0".parse().unwrap(), 8);
+        let dual_address = address_of(&dual);
+        let port = dual_address.port();
+        let own = SocketAddr::from(([127, 0, 0, 2], port));
+        let specific = member_at(own, 8);
+        let v4 = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let v6 = TcpStream::connect(("::1", port)).unwrap();
+        let other = TcpStream::connect(("127.0.0.2", port)).unwrap();
+        let waiting = |machine: &Machine, address: SocketAddr| group_of(machine, address).waiting;
+        wait_until("all are in a queue", || {
+            let machine = look();
+            waiting(&machine, dual_address) + waiting(&machine, own) == 3
+        });
+        let machine = look();
+        assert_eq!((waiting(&machine, dual_address), waiting(&machine, own)), (2, 1));
+        assert_eq!(group_of(&machine, dual_address).v6only, Some(false));
+        assert_eq!(group_of(&machine, dual_address).members[0].queue, 2, "the kernel says the same");
+        drop((v4, v6, other, specific));
+    });
+}
+
+/// A connection is counted for the process that accepted it, not for the others that hold the listener.
+#[test]
+fn whose_connections_they_are() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    isolated(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = "import socket, time\nl = socket.socket(fileno=0)\n\
+                      kept = [l.accept() for _ in range(4)]\nprint('ready', flush=True)\ntime.sleep(600)";
+        let shared = OwnedFd::from(listener.try_clone().unwrap());
+        let mut child = Command::new("python3")
+            .args(["-c", script])
+            .stdin(Stdio::from(shared))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let clients: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let more = TcpStream::connect(address).unwrap();
+        let _accepted = listener.accept().unwrap();
+        let machine = look();
+        let at = machine.groups.iter().position(|group| group.address == address).unwrap();
+        let active = |pid: u32| machine.processes[&pid].active.get(&at).copied();
+        assert_eq!((active(child.id()), active(std::process::id())), (Some(4), Some(1)));
+        let holders: Vec<u32> = machine.groups[at].members[0].holders.iter().map(|h| h.pid).collect();
+        assert_eq!(holders.len(), 2, "{holders:?}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        drop((clients, more));
     });
 }

@@ -397,3 +397,40 @@ fn migration_is_tried() {
         }
     });
 }
+
+/// Enough entries to be worth a word take a while to make on a busy machine, so only whole rounds do it.
+#[test]
+fn memory_of_time_wait() {
+    if std::env::var_os("RELISTEN_FULL").is_none_or(|value| value != "1") {
+        return;
+    }
+    isolated(|| {
+        set("ipv4/tcp_max_tw_buckets", "1000000");
+        set("ipv4/ip_local_port_range", "1024 65535");
+        let listeners: Vec<TcpListener> =
+            (0..16).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        for number in 0..60_000 {
+            let listener = &listeners[number % 16];
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            // The server closes first, and keeps the entry.
+            drop(listener.accept().unwrap());
+            drop(client);
+            if number == 10_000 {
+                nothing(&look(), "time-wait-memory");
+            }
+        }
+        let machine = look();
+        assert!(
+            machine.connections.time_wait_in >= 45_000,
+            "{:?} {:?}",
+            machine.connections.states,
+            machine.slab
+        );
+        if machine.slab.get("tw_sock_TCP").is_none() {
+            assert!(machine.missing.iter().any(|missing| missing.what == "slab sizes"));
+            return;
+        }
+        let finding = one(&machine, "time-wait-memory");
+        assert!(finding.evidence[0].value >= Some(40_000.0), "{finding:#?}");
+    });
+}

@@ -2,6 +2,9 @@ use super::super::{Evidence, Finding, Rule, Severity};
 use crate::machine::{Group, Listener, Machine};
 use crate::sock_diag::Protocol;
 
+/// States of a slot in which relisten may make its listener drop what still comes.
+const OUT_OF_SERVICE: [&str; 3] = ["draining", "starting", "stopping"];
+
 /// A queue that is too short for what comes.
 pub(super) struct Backlog;
 
@@ -32,7 +35,9 @@ impl Rule for Backlog {
                 .members
                 .iter()
                 // A listener that relisten has taken out of service may be made to drop what still comes.
-                .filter(|member| machine.slot(member.inode).is_none_or(|(_, slot)| slot.state == "serving"))
+                .filter(|member| {
+                    machine.slot(member.inode).is_none_or(|(_, slot)| !OUT_OF_SERVICE.contains(&&*slot.state))
+                })
                 .filter_map(|member| Some((severity(member)?, member)))
                 .max_by_key(|(severity, member)| {
                     (*severity, member.drops_grown(), member.drops, member.queue)
@@ -152,5 +157,9 @@ mod tests {
         let slots = [(machine.groups[0].members[0].inode, slot)].into();
         machine.instances = vec![Instance { slots, ..Instance::default() }];
         assert_eq!(check(&Backlog, &machine), []);
+        for slot in machine.instances[0].slots.values_mut() {
+            slot.state = "hung".into();
+        }
+        assert_eq!(check(&Backlog, &machine).len(), 1, "a hung worker's drops are no intention");
     }
 }
