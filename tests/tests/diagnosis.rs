@@ -289,3 +289,45 @@ fn explanations_and_mistakes() {
         );
     });
 }
+
+/// The screen itself, in a terminal of 80×24 (blanks are drawn by moving the cursor, so single words are awaited): it draws, answers keys, leaves colours out where they are not wanted, and
+/// puts the terminal back.
+#[test]
+fn top_on_a_terminal() {
+    const SCRIPT: &str = "
+import fcntl, os, pty, select, struct, sys, termios, time
+pid, fd = pty.fork()
+if pid == 0:
+    os.execv(os.environ['RELISTEN_BIN'], ['relisten', 'top', '--interval', '100ms'])
+fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 80, 0, 0))
+seen = b''
+end = time.monotonic() + 30
+def until(text):
+    global seen
+    while text not in seen:
+        if time.monotonic() > end:
+            sys.exit('never shown: %r in %r' % (text, seen[-400:]))
+        if not select.select([fd], [], [], 1)[0]: continue
+        try: seen += os.read(fd, 65536)
+        except OSError: sys.exit('it ended: %r' % seen[-400:])
+until(b'8080')
+os.write(fd, b'h'); until(b'column')
+os.write(fd, b'x'); seen = b''
+os.write(fd, b'p'); until(b'PAUSED')
+os.write(fd, b's'); until(b'queu')
+os.write(fd, b'q'); until(b'\\x1b[?1049l')
+status = os.waitpid(pid, 0)[1]
+print('status', status, 'colours', any(b'\\x1b[%dm' % n in seen for n in range(31, 38)))
+";
+    Test::new().run(|_| {
+        let _listener = TcpListener::bind("127.0.0.1:8080").expect("bind");
+        let output = Command::new("python3")
+            .args(["-c", SCRIPT])
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .output()
+            .expect("python3");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(said.trim(), "status 0 colours False", "{}", String::from_utf8_lossy(&output.stderr));
+    });
+}

@@ -31,6 +31,19 @@ pub fn seen_waiting(pid: u32, listeners: &BTreeSet<SocketInode>) -> Result<Optio
     Ok(looks.reduce(|one, other| one || other))
 }
 
+/// Does a thread of this process wait in poll(2) or select(2) with its descriptor `fd` among what it waits for? False
+/// also when it may not be looked at.
+pub(crate) fn polls_on(pid: u32, fd: u32) -> bool {
+    let ways = Ways { sockets: BTreeSet::from([fd as i32]), epolls: BTreeSet::new() };
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().any(|thread| {
+        let call = fs::read_to_string(thread.path().join("syscall")).unwrap_or_default();
+        parse_call(&call).is_some_and(|(waits, args)| {
+            matches!(waits, Waits::Poll | Waits::Select) && thread_waits(pid, waits, args, &ways)
+        })
+    })
+}
+
 /// The descriptors of a process through which it can get a connection.
 #[derive(Debug, Default)]
 struct Ways {

@@ -65,7 +65,7 @@ pub struct Holder {
     pub pid: u32,
     /// Its lowest descriptor of it.
     pub fd: u32,
-    /// How its epoll instances watch the listener. Looked up only where several processes hold it.
+    /// How its epoll instances watch the listener; poll(2) and select(2) as one without EPOLLEXCLUSIVE. Looked up only where several processes hold it.
     pub watches: Vec<Watch>,
 }
 

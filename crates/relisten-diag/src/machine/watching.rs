@@ -3,11 +3,12 @@
 use super::descriptors::Holdings;
 use super::listener::{Group, Watch};
 use crate::SocketInode;
+use crate::waiting::polls_on;
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 
 /// Fills in [`Holder::watches`](super::Holder::watches) where more than one process holds a listener. Read from
-/// `/proc/PID/fdinfo` (Linux 4.12 for the inode in it).
+/// `/proc/PID/fdinfo` (Linux 4.12 for the inode in it) and `/proc/PID/task/TID/syscall`.
 pub(super) fn fill(groups: &mut [Group], holdings: &Holdings) {
     let shared: BTreeSet<SocketInode> = groups
         .iter()
@@ -36,6 +37,17 @@ pub(super) fn fill(groups: &mut [Group], holdings: &Holdings) {
                 let own = seen.iter().filter(|(inode, _)| *inode == member.inode);
                 holder.watches.extend(own.map(|(_, watch)| *watch));
             }
+        }
+    }
+    fill_polls(groups);
+}
+
+/// Those who wait by poll(2) or select(2): all of them are woken, so they watch as without EPOLLEXCLUSIVE.
+fn fill_polls(groups: &mut [Group]) {
+    let shared = groups.iter_mut().flat_map(|group| &mut group.members).filter(|m| m.holders.len() > 1);
+    for holder in shared.flat_map(|member| &mut member.holders) {
+        if holder.watches.is_empty() && polls_on(holder.pid, holder.fd) {
+            holder.watches.push(Watch { events: 1 });
         }
     }
 }

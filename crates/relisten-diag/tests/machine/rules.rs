@@ -182,6 +182,47 @@ fn a_thundering_herd() {
     });
 }
 
+/// Five processes that wait on one listener in this way; they end with the namespace.
+fn five_that(wait: &str) -> Program {
+    let shared = TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = format!(
+        "import os, select, socket\nfor n in range(5):\n    if os.fork() == 0:\n        {wait}\n\
+         print('ready', flush=True)\nos.wait()"
+    );
+    Program::start(&script, Some(shared.into())).0
+}
+
+#[test]
+fn poll_wakes_the_herd() {
+    isolated(|| {
+        let _program = five_that("p = select.poll(); p.register(0, select.POLLIN); p.poll()");
+        wait_until("all five wait", || !found(&look(), "thundering-herd").is_empty());
+    });
+}
+
+#[test]
+fn select_wakes_the_herd() {
+    isolated(|| {
+        let _program = five_that("select.select([0], [], [])");
+        wait_until("all five wait", || !found(&look(), "thundering-herd").is_empty());
+    });
+}
+
+#[test]
+fn blocking_accept_wakes_one() {
+    isolated(|| {
+        let _program = five_that("socket.socket(fileno=0).accept()");
+        let asleep = |pid: u32| {
+            let channel = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+            channel.contains("accept")
+        };
+        wait_until("all five wait in accept", || {
+            look().processes.keys().filter(|pid| asleep(**pid)).count() == 5
+        });
+        nothing(&look(), "thundering-herd");
+    });
+}
+
 #[test]
 fn exclusive_waiting_is_no_herd_but_uneven() {
     isolated(|| {

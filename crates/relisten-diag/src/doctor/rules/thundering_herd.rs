@@ -25,7 +25,8 @@ impl Rule for ThunderingHerd {
          EPOLLEXCLUSIVE (Linux 4.5) stops it, but wakes the one who came last first, so that one worker gets nearly \
          everything: see the rule exclusive-skew. A listener for each worker (SO_REUSEPORT) has neither problem, but \
          loses connections when a worker goes, unless something takes care of that: `relisten run` does.\n\n\
-         The rule reads /proc/PID/fdinfo of those who hold the listener. How often they woke is compared with how \
+         poll(2) and select(2) wake everybody, always.\n\n\
+         The rule reads /proc/PID/fdinfo of those who hold the listener, and whether a thread sits in poll or select. How often they woke is compared with how \
          many connections came during the look, where any came; it counts all sleeps of those processes, so it is an \
          upper bound."
     }
