@@ -227,12 +227,8 @@ impl<K: Copy + Ord> Watch<K> {
                     return Verdict::Hung;
                 }
                 one.check_at = now + Millis(one.patience.max(FIRST_PATIENCE));
-                match waits(sample.id) {
-                    Some(true) => Verdict::Well,
-                    Some(false) => Verdict::Hung,
-                    None if now.since(one.hung_since).0 >= one.patience * BLIND => Verdict::Well,
-                    None => Verdict::Hung,
-                }
+                let tried_long_enough = now.since(one.hung_since).0 >= one.patience * BLIND;
+                if waits(sample.id).unwrap_or(tried_long_enough) { Verdict::Well } else { Verdict::Hung }
             }
         }
     }

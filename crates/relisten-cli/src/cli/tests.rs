@@ -69,7 +69,7 @@ fn mistakes() {
 
 #[test]
 fn commands_of_later_issues_do_not_exist() {
-    for command in ["lab"] {
+    for command in ["lab", "simulate"] {
         assert!(tree().find_subcommand(command).is_none(), "{command}");
     }
 }

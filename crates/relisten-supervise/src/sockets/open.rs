@@ -139,7 +139,9 @@ impl Sockets {
         let mut inode = None;
         let prepare = |listener: &Listener| {
             inode = listener.inode().ok();
-            inode.into_iter().for_each(|inode| ebpf.prepare(inode, listener));
+            if let Some(inode) = inode {
+                ebpf.prepare(inode, listener);
+            }
         };
         let opened = Listener::open_prepared(endpoint, &options, prepare);
         if let (Err(_), Some(inode)) = (&opened, inode) {
