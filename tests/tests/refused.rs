@@ -48,7 +48,8 @@ fn without(calls: &str, missing: &[&str]) {
             let said = cli(&["status", "web", "--json"]);
             serde_json::from_str::<relisten_e2e::Status>(&said.out).ok()
         };
-        let named = |s: &relisten_e2e::Status, feature: &str| s.steering.missing.iter().any(|m| m.feature == feature);
+        let named =
+            |s: &relisten_e2e::Status, feature: &str| s.steering.missing.iter().any(|m| m.feature == feature);
         let found = wait_for("it runs and has said what is missing", seconds(30), || {
             status().filter(|s| s.settled(3) && missing.iter().all(|feature| named(s, feature)))
         });

@@ -1,4 +1,4 @@
-use crate::abi::{self, InstanceEntry};
+use crate::abi::{self, InstanceEntry, LoadEntry};
 use crate::counting::Counting;
 use crate::descriptors::{Descriptors, Kind};
 use crate::error::OpenError;
@@ -9,7 +9,7 @@ use crate::maps::Maps;
 use std::collections::BTreeSet;
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -92,6 +92,12 @@ impl Steering {
     #[allow(clippy::needless_pass_by_value, reason = "nobody is to use it afterwards")]
     pub fn release_group<State>(&mut self, group: Group<State>) {
         self.free_groups.insert(group.id());
+    }
+
+    /// What workers publish their load in: the array, the size of an entry in bytes, and how many there are. For passing on.
+    pub fn loads(&self) -> Option<(BorrowedFd<'_>, usize, usize)> {
+        let (_, map) = self.maps.others.iter().find(|(kind, _)| *kind == Kind::Loads)?;
+        Some((map.as_fd(), size_of::<LoadEntry>(), abi::LISTENERS))
     }
 
     /// Begins to count open connections: see [`Counting`].

@@ -1,8 +1,10 @@
 //! The worker's side, for servers written in Rust: what `relisten run` (or systemd) gives to a process.
 
 mod draining;
+mod load;
 
 pub use draining::Draining;
+pub use load::Load;
 
 use crate::address::Address;
 use crate::id::{Generation, SlotId};
@@ -146,6 +148,19 @@ impl Worker {
     /// Says something else. Does nothing without a supervisor.
     pub fn notify(&self, message: &Message) -> io::Result<()> {
         self.notifier.as_ref().map_or(Ok(()), |notifier| notifier.send(message))
+    }
+
+    /// For telling how much this worker has to do, so that new connections go to those with less: see [`Load`]. Once the
+    /// listeners are there, passed or listening.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is left, or the supervisor can't be told.
+    pub fn load(&self) -> io::Result<Load> {
+        match &self.notifier {
+            Some(notifier) => Load::ask(notifier),
+            None => Ok(Load::nobody()),
+        }
     }
 
     /// From now on the stop signal (SIGTERM) no longer ends the process but is told here: finish what is open,

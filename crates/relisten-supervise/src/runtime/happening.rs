@@ -17,6 +17,8 @@ pub(super) enum Happening {
     Children,
     /// A worker has shut down a listener of its own.
     Shutdown,
+    /// A connection has arrived after a time in which none did.
+    Arrived,
     /// No CPU uses the steering program or the filters any more that were in force when this was asked for.
     Barrier,
     /// A probe came back.

@@ -36,7 +36,7 @@ pub struct NotifySocket {
 }
 
 /// A message and who sent it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Received {
     /// The sender's process ID, from the kernel. A worker's children may send for it: see [`owner`].
     pub pid: u32,
@@ -44,6 +44,8 @@ pub struct Received {
     pub uid: u32,
     /// What it says.
     pub message: Message,
+    /// What came beside it.
+    pub descriptor: Option<OwnedFd>,
 }
 
 impl NotifySocket {
@@ -114,18 +116,22 @@ impl AsFd for NotifySocket {
 
 fn receive(socket: &OwnedFd) -> Result<Option<Received>, Errno> {
     let mut buffer = [0; LONGEST];
-    // There is room for the credentials only. They come first, and the kernel closes descriptors that find no
-    // room: which is all that FDSTORE and BARRIER need from us.
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
+    // There is room for the credentials, which come first, and one descriptor. The kernel closes those that find no room,
+    // and we those that nobody wants: which is all that FDSTORE and BARRIER need from us.
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1), ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = rustix::io::retry_on_intr(|| {
         let mut parts = [IoSliceMut::new(&mut buffer)];
         rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC)
     })?;
-    let sender = control.drain().find_map(|m| match m {
-        RecvAncillaryMessage::ScmCredentials(sender) => Some(sender),
-        _ => None,
-    });
+    let (mut sender, mut descriptor) = (None, None);
+    for part in control.drain() {
+        match part {
+            RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials),
+            RecvAncillaryMessage::ScmRights(mut fds) => descriptor = fds.next(),
+            _ => {}
+        }
+    }
     let Some(sender) = sender.filter(|_| !message.flags.contains(ReturnFlags::TRUNC)) else {
         return Ok(None);
     };
@@ -134,7 +140,7 @@ fn receive(socket: &OwnedFd) -> Result<Option<Received>, Errno> {
     if message == (Message { unknown, ..Message::default() }) {
         return Ok(None);
     }
-    Ok(Some(Received { pid: sender.pid.as_raw_pid() as u32, uid: sender.uid.as_raw(), message }))
+    Ok(Some(Received { pid: sender.pid.as_raw_pid() as u32, uid: sender.uid.as_raw(), message, descriptor }))
 }
 
 /// Whose is this process? `known` says whether a process ID is a worker's. A worker is in a session of its own and

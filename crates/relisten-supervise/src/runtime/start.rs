@@ -103,7 +103,7 @@ async fn supervise(spec: Spec, source: SpecSource, options: RunOptions) -> Resul
         TakeOver::Done(inherited) => inherited.finish(spec)?,
         TakeOver::Nothing(source) => begin(spec, &place, source, &options, &tx)?,
     };
-    dispatcher.watch_shutdowns();
+    dispatcher.watch_listeners();
     tokio::task::spawn_local(server.run(requests_tx.clone()));
     if let Some(listener) = metrics {
         tokio::task::spawn_local(async move {
@@ -127,7 +127,7 @@ async fn supervise(spec: Spec, source: SpecSource, options: RunOptions) -> Resul
             biased;
             Some(happening) = rx.recv() => dispatcher.on(happening),
             Some(request) = requests.recv() => dispatcher.on(Happening::Control(request)),
-            Ok(received) = notify.receive(), if dispatcher.notify.is_some() => dispatcher.heard(&received),
+            Ok(received) = notify.receive(), if dispatcher.notify.is_some() => dispatcher.heard(received),
             event = keeper_event(&mut dispatcher.keeper) => dispatcher.keeper_says(event),
             () = tokio::time::sleep(wake.unwrap_or(Duration::MAX)), if wake.is_some() => dispatcher.on_time(),
         }
@@ -485,7 +485,7 @@ impl Inherited {
 
 impl Dispatcher {
     /// A message over `NOTIFY_SOCKET`.
-    fn heard(&mut self, received: &notify::Received) {
+    fn heard(&mut self, received: notify::Received) {
         let by_pid = |pid: u32| self.processes.values().find(|p| p.facts.pid == pid).map(|p| p.facts.worker);
         let Some(worker) = notify::owner(received.pid, by_pid) else { return };
         if received.message.ready {
@@ -493,6 +493,9 @@ impl Dispatcher {
         }
         if received.message.stopping {
             self.event(Event::Stopping { worker });
+        }
+        if let (true, Some(to)) = (received.message.load, received.descriptor) {
+            self.wants_to_publish(worker, to);
         }
     }
 

@@ -70,6 +70,12 @@ impl Drop for Stopped {
     }
 }
 
+/// Does the whole worker stand still, whoever stopped it?
+pub(super) fn is_stopped(first: u32) -> bool {
+    ProcessTable::read()
+        .is_ok_and(|table| table.tree(first, first).into_iter().all(|pid| stands_still(pid, false)))
+}
+
 /// Continues what a supervisor had stopped that died before it could continue it.
 pub(super) fn go_on(first: u32) {
     let Ok(table) = ProcessTable::read() else { return };

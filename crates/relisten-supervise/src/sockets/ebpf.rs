@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+/// Of the packet that tells a worker how to publish its load: this, the size of an entry, their number, and the keys.
+const LOADS_VERSION: u32 = 1;
+
 /// One listener in the maps.
 #[derive(Debug)]
 struct Entry {
@@ -296,6 +299,33 @@ impl Ebpf {
         if let Some(entry) = self.entries.get(&id) {
             entry.place.add(add);
             entry.place.remove(remove);
+        }
+    }
+
+    /// A worker is going to publish its load for these listeners: what it needs to do so. `None`: it has none that the
+    /// programs know.
+    pub(super) fn publish(
+        &self,
+        ids: impl Iterator<Item = ListenerId>,
+    ) -> Option<(BorrowedFd<'_>, Vec<u32>)> {
+        let (loads, size, entries) = self.steering.loads()?;
+        let places: Vec<_> = ids.filter_map(|id| self.entries.get(&id)).map(|e| &e.place).collect();
+        if places.is_empty() {
+            return None;
+        }
+        let mut numbers = vec![LOADS_VERSION, size as u32, entries as u32];
+        for place in places {
+            place.publish_load(0, 0);
+            place.set_publishes(true);
+            numbers.push(place.key().number());
+        }
+        Some((loads, numbers))
+    }
+
+    /// Nobody publishes a load for this listener any more.
+    pub(super) fn stop_publishing(&self, id: ListenerId) {
+        if let Some(entry) = self.entries.get(&id) {
+            entry.place.set_publishes(false);
         }
     }
 

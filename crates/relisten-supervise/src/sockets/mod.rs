@@ -5,6 +5,7 @@
 //! all joining (`listen`) and leaving (`shutdown`) goes through here, where the order is kept.
 
 mod adopt;
+mod arrivals;
 mod departing;
 mod ebpf;
 mod held;
@@ -35,6 +36,7 @@ pub(crate) use stall::CannotMove;
 pub(crate) use steering::Abilities;
 
 use crate::core::WorkerId;
+use arrivals::Arrivals;
 use place::Place;
 use relisten::address::Endpoint;
 use relisten::steer::Policy;
@@ -66,6 +68,7 @@ pub(crate) struct Sockets {
     last_id: u64,
     changes: Vec<Change>,
     shutdowns: Shutdowns,
+    arrivals: Arrivals,
     /// Shut down since the last look, in this order.
     last_shut: Vec<ListenerId>,
     /// Somebody left a group without our doing, since [`take_misled`](Self::take_misled).
@@ -89,6 +92,7 @@ impl Sockets {
             last_id: 0,
             changes: Vec::new(),
             shutdowns: Shutdowns::new(),
+            arrivals: Arrivals::new(),
             last_shut: Vec::new(),
             misled: false,
         }

@@ -12,7 +12,7 @@ use relisten::steer::{Policy, Target, program, with_exception};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 impl Sockets {
     /// From now on exactly the listeners of these workers get new connections.
@@ -183,6 +183,20 @@ impl Sockets {
     /// The policy that is carried out where it can be: by eBPF, else by classic BPF.
     pub(crate) fn effective_policy(&self) -> Policy {
         self.ebpf.as_ref().map_or_else(|| self.policy.effective_cbpf(), |ebpf| ebpf.effective(self.policy))
+    }
+
+    /// What a worker needs to publish its load, as numbers and a descriptor to be passed.
+    pub(crate) fn publish(&self, worker: WorkerId) -> Option<(BorrowedFd<'_>, Vec<u32>)> {
+        let mine = self.held().filter(|(_, h)| h.facts.owners.contains(&worker)).map(|(id, _)| id);
+        self.ebpf.as_ref()?.publish(mine)
+    }
+
+    /// The worker is gone: what it published means nothing any more.
+    pub(crate) fn stop_publishing(&self, worker: WorkerId) {
+        let Some(ebpf) = &self.ebpf else { return };
+        for (id, _) in self.held().filter(|(_, h)| h.facts.owners.contains(&worker)) {
+            ebpf.stop_publishing(id);
+        }
     }
 
     /// The CPUs that a worker is bound to; empty: to none in particular.

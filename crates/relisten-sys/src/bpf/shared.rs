@@ -1,6 +1,6 @@
 use super::map::{Map, map_type};
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -36,15 +36,24 @@ impl SharedArray {
         if info.kind != map_type::ARRAY || info.flags & BPF_F_MMAPABLE == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
+        Self::map_known(map.as_fd(), info.value_size as usize, info.max_entries as usize)
+    }
+
+    /// The same where the kernel does not say what it is, but somebody who knows does: the size of a value, bytes, and how
+    /// many there are. Needs no right to use bpf(2).
+    ///
+    /// # Errors
+    ///
+    /// As [`map`](Self::map); `EINVAL` when it is smaller.
+    pub fn map_known(map: BorrowedFd<'_>, value_size: usize, entries: usize) -> io::Result<Self> {
         // The kernel rounds each value up to 8 bytes (`array_map_alloc`).
-        let stride = (info.value_size as usize).next_multiple_of(8);
-        let length = stride * info.max_entries as usize;
+        let stride = value_size.next_multiple_of(8);
+        let length = stride * entries;
         let length = length.next_multiple_of(rustix::param::page_size());
         use rustix::mm::{MapFlags, ProtFlags, mmap};
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: a new mapping at an address that the kernel chooses; it touches no other memory.
-        let start =
-            unsafe { mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, map.as_fd(), 0) }?;
+        let start = unsafe { mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, map, 0) }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, length, stride })
     }

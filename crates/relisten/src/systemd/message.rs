@@ -30,6 +30,9 @@ pub struct Message {
     pub errno: Option<i32>,
     /// `BARRIER=1`: comes with a descriptor that the supervisor closes when it has read everything before.
     pub barrier: bool,
+    /// `X_RELISTEN_LOAD=1`: comes with a descriptor, one end of a pair of sockets, over which the supervisor is to pass
+    /// what a worker publishes its load in.
+    pub load: bool,
     /// How many lines meant nothing to us.
     pub unknown: usize,
 }
@@ -85,6 +88,7 @@ impl Message {
             (b"RELOADING", "1") => self.reloading = true,
             (b"STOPPING", "1") => self.stopping = true,
             (b"BARRIER", "1") => self.barrier = true,
+            (b"X_RELISTEN_LOAD", "1") => self.load = true,
             (b"WATCHDOG", "1") => self.watchdog = Some(Watchdog::Alive),
             (b"WATCHDOG", "trigger") => self.watchdog = Some(Watchdog::Trigger),
             (b"WATCHDOG_USEC", _) => self.watchdog_period = Some(micros(value)?),
@@ -105,6 +109,7 @@ impl fmt::Display for Message {
             (self.reloading, "RELOADING=1\n"),
             (self.stopping, "STOPPING=1\n"),
             (self.barrier, "BARRIER=1\n"),
+            (self.load, "X_RELISTEN_LOAD=1\n"),
             (self.watchdog == Some(Watchdog::Alive), "WATCHDOG=1\n"),
             (self.watchdog == Some(Watchdog::Trigger), "WATCHDOG=trigger\n"),
         ] {
@@ -202,7 +207,7 @@ mod tests {
 
         #[test]
         fn what_is_sent_is_understood(
-            flags in any::<[bool; 4]>(),
+            flags in any::<[bool; 5]>(),
             watchdog in prop_oneof![Just(None), Just(Some(Watchdog::Alive)), Just(Some(Watchdog::Trigger))],
             period in proptest::option::of(any::<u64>()),
             status in proptest::option::of("[ -~\u{e4}\u{20ac}]{0,2000}"),
@@ -214,6 +219,7 @@ mod tests {
                 reloading: flags[1],
                 stopping: flags[2],
                 barrier: flags[3],
+                load: flags[4],
                 watchdog,
                 watchdog_period: period.map(Duration::from_micros),
                 monotonic: period.map(Duration::from_micros),

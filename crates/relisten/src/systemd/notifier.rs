@@ -1,6 +1,9 @@
 use super::Message;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
 use std::ffi::OsStr;
 use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -49,6 +52,23 @@ impl Notifier {
     /// Sends a message. Waits while the supervisor's queue is full.
     pub fn send(&self, message: &Message) -> io::Result<()> {
         self.socket.send_to_addr(message.to_string().as_bytes(), &self.to).map(drop)
+    }
+
+    /// The same, with a descriptor beside it.
+    pub fn send_with(&self, message: &Message, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let to = match (self.to.as_pathname(), self.to.as_abstract_name()) {
+            (Some(path), _) => SocketAddrUnix::new(path)?,
+            (None, Some(name)) => SocketAddrUnix::new_abstract_name(name)?,
+            (None, None) => return Err(io::ErrorKind::AddrNotAvailable.into()),
+        };
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [descriptor];
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let text = message.to_string();
+        let parts = [io::IoSlice::new(text.as_bytes())];
+        rustix::net::sendmsg_addr(&self.socket, &to, &parts, &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
     }
 }
 

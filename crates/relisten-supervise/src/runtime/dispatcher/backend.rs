@@ -1,7 +1,8 @@
 //! Steering programs that come into force while the instance runs.
 
 use super::Dispatcher;
-use crate::core::Millis;
+use crate::core::{Millis, WorkerId};
+use crate::keeper::wire;
 use crate::loader::{LoadError, Loading};
 use crate::runtime::chain;
 use crate::runtime::control::{Answer, Problem, ProblemKind};
@@ -12,14 +13,14 @@ use crate::spec::{Backend, Spec};
 use relisten::steer::Policy;
 use relisten_bpf::Descriptors;
 use std::collections::BTreeMap;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 /// Programs for so many addresses are loaded; more are steered by classic BPF.
 pub(in crate::runtime) const GROUPS: usize = 4;
 
 /// From one look at the groups to the next.
-const GUARD_EVERY: Millis = Millis(400);
+const GUARD_EVERY: Millis = Millis(800);
 
 /// Does this instance want them at all?
 pub(in crate::runtime) fn wants_ebpf(spec: &Spec) -> bool {
@@ -89,6 +90,21 @@ impl Dispatcher {
         gone || !restored.is_empty()
     }
 
+    /// A worker wants to publish its load. While it is not known whether that will be possible, it waits.
+    pub(in crate::runtime) fn wants_to_publish(&mut self, worker: WorkerId, to: OwnedFd) {
+        if self.sockets.ebpf().is_none() {
+            // One that asks again and again has the last one answered.
+            self.publishers.insert(worker, to);
+            return;
+        }
+        let Some((loads, numbers)) = self.sockets.publish(worker) else { return };
+        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_ne_bytes()).collect();
+        if let Err(error) = wire::send(&to, &bytes, &[loads]) {
+            tracing::warn!(%worker, %error, "the worker can't be told how to publish its load");
+            self.sockets.stop_publishing(worker);
+        }
+    }
+
     /// Has the programs loaded. Takes a fraction of a second, in which workers start already.
     pub(in crate::runtime) fn load_ebpf(&mut self, exe: &Path) {
         if let Err(error) = crate::loader::may_load() {
@@ -127,6 +143,9 @@ impl Dispatcher {
                 }
                 self.sockets.use_ebpf(ebpf);
                 self.keep_ebpf();
+                for (worker, to) in std::mem::take(&mut self.publishers) {
+                    self.wants_to_publish(worker, to);
+                }
                 tracing::info!(policy = self.sockets.effective_policy().as_str(), "steering by eBPF");
             }
             Err(error) => {
@@ -143,6 +162,8 @@ impl Dispatcher {
                     );
                 }
                 self.missing.push(missing);
+                // They see the end of their connection.
+                self.publishers.clear();
             }
         }
     }

@@ -42,6 +42,8 @@ impl Dispatcher {
     pub(super) fn gone(&mut self, worker: WorkerId, status: ExitStatus) {
         let Some(process) = self.processes.remove(&worker) else { return };
         self.leaving.end(worker);
+        self.sockets.stop_publishing(worker);
+        self.publishers.remove(&worker);
         let grace = Millis(self.plan(process.facts.generation).grace.as_millis() as u64);
         for key in ["stdout", "stderr", "pidfd", "calls"] {
             self.unkeep(&format!("{key}:{}", worker.0));

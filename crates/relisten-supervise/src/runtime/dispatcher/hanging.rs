@@ -1,7 +1,7 @@
 //! Workers that hang: found, steered around, their queue rescued, readmitted or replaced.
 
 use super::Dispatcher;
-use crate::core::{Event, Millis, State, WorkerId};
+use crate::core::{Event, Millis, Request, State, WorkerId};
 use crate::hang::{Finding, Sample, Verdict, Watch};
 use crate::runtime::clock;
 use crate::runtime::stopped::Stopped;
@@ -15,10 +15,14 @@ use std::time::{Duration, Instant};
 pub(in crate::runtime) struct Hanging {
     watches: BTreeMap<Endpoint, Watch<ListenerId>>,
     next_look: Option<Millis>,
+    /// Looks in a row at which nothing waited.
+    calm: u32,
     /// Their successor takes the queue over, because it can't be moved.
     handing_over: BTreeSet<WorkerId>,
     /// A successor has their listeners now, and they have descriptors of them still.
     sharing: BTreeSet<WorkerId>,
+    /// Of those, who has come round and accepts from it as well.
+    back: BTreeSet<WorkerId>,
     /// Hung for so long that another is to replace them.
     given_up: BTreeSet<WorkerId>,
     /// Processes that stand still because of a rescue, for a successor that finds them so.
@@ -31,7 +35,17 @@ impl Hanging {
     }
 }
 
+/// So many looks without anything that waits, and no more are taken until somebody comes.
+const CALM: u32 = 20;
+
 impl Dispatcher {
+    /// A connection has come.
+    pub(super) fn arrived(&mut self) {
+        self.sockets.take_arrivals();
+        self.hanging.calm = 0;
+        self.idle = !self.look_for_hung(clock::now());
+    }
+
     /// How long connections may wait; `None`: nobody watches.
     fn hang_after(&self) -> Option<Millis> {
         let after = self.plan(self.core.generation()).hang_after?;
@@ -52,9 +66,12 @@ impl Dispatcher {
         };
         let samples = self.sockets.samples(accepts);
         let tense = samples.values().flatten().any(|s| s.waiting > 0 || s.verdict != Verdict::Well);
-        // Nothing waits as a rule: then a look now and then is enough to notice in time that something does.
+        // Nothing waits as a rule: then a look now and then is enough to notice in time that something does; and when
+        // nothing has for a while, being told.
         let every = if tense { after.0 / 8 } else { after.0 / 4 };
-        self.hanging.next_look = Some(now + Millis(every.clamp(2, 250)));
+        self.hanging.calm = if tense { 0 } else { self.hanging.calm + 1 };
+        let told = self.hanging.calm >= CALM && self.sockets.await_arrivals();
+        self.hanging.next_look = (!told).then(|| now + Millis(every.clamp(2, 250)));
         self.hanging.watches.retain(|endpoint, _| samples.contains_key(endpoint));
         let mut findings = Vec::new();
         for (endpoint, samples) in &samples {
@@ -188,12 +205,31 @@ impl Dispatcher {
         workers.iter().filter(shares).filter_map(pid).collect()
     }
 
+    /// One that leaves and whose listener another has taken over accepts from it again if it comes round, and would never be
+    /// quiet. So a third worker, with a listener of its own, takes the place of the second: then nothing new comes to the
+    /// one that they share, and both can leave.
+    pub(super) fn relieve_sharing(&mut self, leaving: &[WorkerId]) {
+        for (worker, pid) in self.sharing(leaving) {
+            if self.hanging.back.contains(&worker) || crate::runtime::stopped::is_stopped(pid) {
+                continue;
+            }
+            let Some(slot) = self.core.worker(worker).map(|w| w.slot) else { continue };
+            let heir = self.core.workers().find(|w| w.slot == slot && w.state == State::Ready).map(|w| w.id);
+            let Some(heir) = heir else { continue };
+            self.hanging.back.insert(worker);
+            tracing::info!(%worker, "the worker that hung accepts again from the listener that another took over: \
+                 a third takes their place");
+            self.event(Event::Request { id: None, request: Request::Replace { worker: heir } });
+        }
+    }
+
     /// Those that have been hung for too long.
     fn replace_hung(&mut self, now: Millis, samples: &BTreeMap<Endpoint, Vec<Sample<ListenerId>>>) {
         let known: BTreeSet<_> = self.core.workers().map(|w| w.id).collect();
         self.hanging.given_up.retain(|worker| known.contains(worker));
         self.hanging.handing_over.retain(|worker| known.contains(worker));
         self.hanging.sharing.retain(|worker| known.contains(worker));
+        self.hanging.back.retain(|worker| known.contains(worker));
         let Some(limit) = self.plan(self.core.generation()).hang_kill else { return };
         let limit = Millis(limit.as_millis() as u64);
         let mut over = Vec::new();

@@ -10,6 +10,7 @@ use crate::runtime::stopped::Stopped;
 use relisten::address::Endpoint;
 use relisten_diag::quiet::Workers;
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use tokio::io::Interest;
 
 impl Dispatcher {
@@ -65,6 +66,7 @@ impl Dispatcher {
     pub(super) fn look(&mut self, now: Millis) {
         self.note_misled();
         let watched = self.leaving.watched();
+        self.relieve_sharing(&watched);
         for worker in &watched {
             self.lift_demands(*worker);
         }
@@ -195,16 +197,21 @@ impl Dispatcher {
         self.sockets.of(worker.id).any(|h| h.facts.endpoint == *endpoint)
     }
 
-    /// Has the listeners watched that workers may shut down.
-    pub(in crate::runtime) fn watch_shutdowns(&self) {
-        let watched =
-            self.sockets.shutdowns().and_then(|fd| async_fd::watch(fd.ok()?, Interest::READABLE).ok());
-        let Some(watched) = watched else { return };
+    /// Has the listeners watched: those that workers may shut down, and those to which nobody has come for a while.
+    pub(in crate::runtime) fn watch_listeners(&self) {
+        self.watch_for(self.sockets.shutdowns(), || Happening::Shutdown);
+        self.watch_for(self.sockets.arrivals(), || Happening::Arrived);
+    }
+
+    fn watch_for(&self, what: Option<std::io::Result<OwnedFd>>, happens: fn() -> Happening) {
+        let Some(watched) = what.and_then(|fd| async_fd::watch(fd.ok()?, Interest::READABLE).ok()) else {
+            return;
+        };
         let tx = self.tx.clone();
         tokio::task::spawn_local(async move {
             while let Ok(mut guard) = watched.readable().await {
                 guard.clear_ready();
-                if tx.send(Happening::Shutdown).is_err() {
+                if tx.send(happens()).is_err() {
                     return;
                 }
                 tokio::task::yield_now().await;

@@ -40,6 +40,9 @@ use tokio::sync::oneshot;
 /// Nothing has started for so long: what starting needed can go.
 const TRIM_AFTER: Millis = Millis(1_000);
 
+/// What seldom happens needs code that then lies around: it can go as well, after so long.
+const TRIM_AGAIN: Millis = Millis(5_000);
+
 /// From one look at listeners that nobody owns to the next.
 const COLLECT_EVERY: Millis = Millis(100);
 
@@ -89,6 +92,8 @@ pub(in crate::runtime) struct Dispatcher {
     pub(in crate::runtime) performing: bool,
     pub(in crate::runtime) orphans: Orphans,
     pub(in crate::runtime) hanging: Hanging,
+    /// Workers that want to publish their load, and where the answer goes.
+    pub(in crate::runtime) publishers: BTreeMap<WorkerId, OwnedFd>,
     /// When to look at the groups: who is in them, and whether the steering programs are in force.
     pub(in crate::runtime) guard_at: Option<Millis>,
     /// Nothing has happened since the state was written down.
@@ -156,6 +161,7 @@ impl Dispatcher {
             performing: false,
             orphans: Orphans::default(),
             hanging: Hanging::default(),
+            publishers: BTreeMap::new(),
             guard_at: None,
             idle: false,
             last_wanted: 0,
@@ -172,6 +178,7 @@ impl Dispatcher {
             Happening::Gone(worker) => self.gone(worker, ExitStatus::Unknown),
             Happening::Children => self.reap(),
             Happening::Shutdown => _ = self.look_at_groups(),
+            Happening::Arrived => self.arrived(),
             Happening::Barrier => self.barrier_over(),
             Happening::Probed { worker, outcome } => self.probed(worker, outcome),
             Happening::Control(request) => self.control(request),
@@ -184,6 +191,7 @@ impl Dispatcher {
     /// Hands an event to the core and does what it says. What comes of the doing is handed in only when all of it is
     /// done: the core wants its actions performed in order, and before the next event.
     pub(in crate::runtime) fn event(&mut self, event: Event) {
+        self.trim_at.get_or_insert_with(|| clock::now() + TRIM_AGAIN);
         self.events.push_back(event);
         if !self.performing {
             self.perform(Vec::new());

@@ -1,6 +1,6 @@
 //! What the instance is asked for, and what is said of it.
 
-use super::{Dispatcher, Reply, TRIM_AFTER, libc_signal};
+use super::{Dispatcher, Reply, TRIM_AFTER, TRIM_AGAIN, libc_signal};
 use crate::core::{Event, Outcome, Record, Request, RequestId, Settings};
 use crate::runtime::clock;
 use crate::runtime::control::{Answer, ControlRequest, Problem, ProblemKind, RequestKind};
@@ -51,6 +51,7 @@ impl Dispatcher {
 
     pub(super) fn control(&mut self, request: ControlRequest) {
         let ControlRequest { kind, reply } = request;
+        self.trim_at.get_or_insert_with(|| clock::now() + TRIM_AGAIN);
         let request = match kind {
             RequestKind::Status => {
                 let _ = reply.send(Ok(Answer::Status(Box::new(self.status()))));
