@@ -248,6 +248,38 @@ fn counts_are_the_kernels() {
     });
 }
 
+/// A worker that publishes its load gets new connections by that: one that works at a single request has more to do than one
+/// with many idle connections.
+#[test]
+fn published_load_decides() {
+    Test::new().root().server(Kind::Library).limit(seconds(90)).run(|scene| {
+        let server = Kind::Library.server();
+        let relisten = scene.relisten().options(["--require", "ebpf"]).server(&server).workers(2).start();
+        let open = || http::Connection::open(server.address, seconds(60)).expect("connect");
+        let mut slow = open();
+        slow.send("/slow?ms=4000", true).expect("sent");
+        // The connection that is at work is counted by nobody but its worker.
+        let mut idle = Vec::new();
+        let mut served = BTreeMap::<u32, u32>::new();
+        wait_until("the request is being worked at", seconds(10), || {
+            let mut connection = open();
+            let pid = connection.get("/").expect("answered").pid();
+            idle.push(connection);
+            *served.entry(pid).or_insert(0) += 1;
+            // Six in a row at one worker, though it has more open connections each time.
+            served.values().max().is_some_and(|most| *most >= 6)
+        });
+        let busy = slow.receive().expect("answered").pid();
+        assert!(served.get(&busy).is_none_or(|n| *n <= 1), "{busy} was at work: {served:?}");
+        // A worker that has died publishes nothing: its successor gets its share.
+        process::kill(busy);
+        relisten.wait_status("it is replaced", seconds(20), |s| s.totals.restarts == 1 && s.settled(2));
+        let got = shares(&server, 100);
+        assert_eq!(got.len(), 2, "{got:?}");
+        relisten.stop(seconds(20));
+    });
+}
+
 /// `--pin`: each worker has a CPU of its own, as far as there are any.
 #[test]
 fn pinned_workers() {

@@ -10,12 +10,13 @@
 
 use relisten::address::Address;
 use relisten::listener::ListenOptions;
-use relisten::worker::{Draining, Worker};
+use relisten::worker::{Draining, Load, Worker};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, Scope};
 use std::time::Duration;
 
@@ -28,26 +29,48 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let draining = worker.draining()?;
     // 3. Say so when requests can be taken.
     worker.ready()?;
+    // 4. Tell how much there is to do, so that new connections go to workers with less.
+    let work = Work { under_way: AtomicU64::new(0), load: worker.load()? };
     thread::scope(|threads| {
         for listener in listeners.into_iter().map(TcpListener::from) {
-            let draining = &draining;
-            threads.spawn(move || accept(&listener, draining, threads));
+            let (draining, work) = (&draining, &work);
+            threads.spawn(move || accept(&listener, draining, work, threads));
         }
-        // 4. When told to stop, finish: the scope ends when every thread has.
+        // 5. When told to stop, finish: the scope ends when every thread has.
         draining.wait()?;
         worker.stopping()
     })?;
     Ok(())
 }
 
+/// The requests that are being answered.
+struct Work {
+    under_way: AtomicU64,
+    load: Load,
+}
+
+impl Work {
+    fn while_answering<T>(&self, answer: impl FnOnce() -> T) -> T {
+        self.load.set(self.under_way.fetch_add(1, Ordering::Relaxed) + 1);
+        let answered = answer();
+        self.load.set(self.under_way.fetch_sub(1, Ordering::Relaxed) - 1);
+        answered
+    }
+}
+
 /// Takes connections until the stop signal, and then those that had come before it.
-fn accept<'scope>(listener: &TcpListener, draining: &'scope Draining, threads: &'scope Scope<'scope, '_>) {
+fn accept<'scope>(
+    listener: &TcpListener,
+    draining: &'scope Draining,
+    work: &'scope Work,
+    threads: &'scope Scope<'scope, '_>,
+) {
     listener.set_nonblocking(true).expect("a listener can be made non-blocking");
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
                 // What breaks one connection is no matter of the others.
-                threads.spawn(move || serve(&stream, draining).ok());
+                threads.spawn(move || serve(&stream, draining, work).ok());
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 if draining.is_set() || readable(listener, draining).is_err() {
@@ -61,7 +84,7 @@ fn accept<'scope>(listener: &TcpListener, draining: &'scope Draining, threads: &
 }
 
 /// Answers the requests of a connection, one after the other.
-fn serve(stream: &TcpStream, draining: &Draining) -> io::Result<()> {
+fn serve(stream: &TcpStream, draining: &Draining, work: &Work) -> io::Result<()> {
     // Who is silent in the middle of a request for so long is given up: nobody may hold up the end.
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     stream.set_nodelay(true)?;
@@ -69,7 +92,7 @@ fn serve(stream: &TcpStream, draining: &Draining) -> io::Result<()> {
     // Between two requests is where a connection may end.
     while !reader.buffer().is_empty() || readable(stream, draining)? {
         let Some(request) = Request::read(&mut reader)? else { break };
-        if !answer(stream, &request, draining)? {
+        if !work.while_answering(|| answer(stream, &request, draining))? {
             break;
         }
     }
