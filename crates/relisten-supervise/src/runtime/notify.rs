@@ -140,6 +140,8 @@ fn receive(socket: &OwnedFd) -> Result<Option<Received>, Errno> {
     if message == (Message { unknown, ..Message::default() }) {
         return Ok(None);
     }
+    // Nobody else waits for an answer.
+    let descriptor = descriptor.filter(|_| message.load);
     Ok(Some(Received { pid: sender.pid.as_raw_pid() as u32, uid: sender.uid.as_raw(), message, descriptor }))
 }
 
