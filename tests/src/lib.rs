@@ -26,6 +26,7 @@ pub mod load;
 mod per_server;
 pub mod process;
 mod relisten;
+pub mod rogue;
 mod scene;
 pub mod server;
 mod skip;

@@ -3,6 +3,7 @@
 
 use crate::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -78,15 +79,54 @@ pub fn signal(pid: u32, signal: Signal) {
 #[track_caller]
 pub fn stop(pid: u32) {
     signal(pid, Signal::STOP);
+    // Again and again: somebody else may let it go on, as relisten does after a rescue.
     wait_until("every thread stands still", Duration::from_secs(5), || {
-        let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
-        let stat =
-            |thread: std::io::Result<fs::DirEntry>| fs::read_to_string(thread.ok()?.path().join("stat")).ok();
-        // Stopped, or a zombie, or gone meanwhile.
-        threads
-            .filter_map(stat)
-            .all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X'])))
+        threads_stand_still(pid) || {
+            signal(pid, Signal::STOP);
+            false
+        }
     });
+}
+
+fn threads_stand_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let stat =
+        |thread: std::io::Result<fs::DirEntry>| fs::read_to_string(thread.ok()?.path().join("stat")).ok();
+    // Stopped, or a zombie, or gone meanwhile.
+    threads
+        .filter_map(stat)
+        .all(|stat| stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X'])))
+}
+
+/// A process and all its descendants.
+pub fn family(pid: u32) -> Vec<u32> {
+    std::iter::once(pid).chain(descendants(pid).iter().map(|child| child.pid)).collect()
+}
+
+/// Does every thread of these stand still, or are they gone?
+pub fn still(pids: &[u32]) -> bool {
+    pids.iter().all(|pid| threads_stand_still(*pid))
+}
+
+/// Stops a worker with all its children and counts the connections of a port that they have accepted: what may break
+/// at most if it is killed.
+///
+/// # Panics
+/// When it can't be stopped.
+#[track_caller]
+pub fn freeze_and_count(pid: u32, port: u16) -> u64 {
+    loop {
+        let family = family(pid);
+        for pid in &family {
+            stop(*pid);
+        }
+        let held: BTreeSet<u64> = family.iter().flat_map(|pid| sockets(*pid)).collect();
+        let count = crate::sockets::accepted(port).intersection(&held).count() as u64;
+        // Somebody else may let it go on: relisten does after a rescue.
+        if still(&family) {
+            return count;
+        }
+    }
 }
 
 /// SIGKILL.

@@ -5,7 +5,7 @@ use relisten_e2e::load::Load;
 use relisten_e2e::{
     Kind, Server, Test, http, millis, per_server, process, rounds, seconds, sockets, wait_until,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// kill −9 of one worker after the other. Before each kill the worker is stopped and its accepted connections are
 /// counted: that is the bound, exactly.
@@ -19,7 +19,7 @@ fn killed_every_300_ms(kind: Kind) {
         for round in 1..=kills {
             let pids = relisten.status().pids();
             if let Some(&pid) = pids.get(round as usize * 7 % pids.len().max(1)) {
-                bound += freeze_and_count(pid, server.address.port());
+                bound += process::freeze_and_count(pid, server.address.port());
                 process::kill(pid);
             }
             load.run_until(millis(300 * round));
@@ -42,17 +42,6 @@ per_server!(
     killed_every_300_ms,
     [python = Python, node = Node, go = Go, nginx = Nginx, built_in = BuiltIn, library = Library]
 );
-
-/// Stops a worker with all its children and counts the connections that they have accepted.
-fn freeze_and_count(pid: u32, port: u16) -> u64 {
-    let mut family = vec![pid];
-    family.extend(process::descendants(pid).iter().map(|child| child.pid));
-    for pid in &family {
-        process::stop(*pid);
-    }
-    let held: BTreeSet<u64> = family.iter().flat_map(|pid| process::sockets(*pid)).collect();
-    sockets::accepted(port).intersection(&held).count() as u64
-}
 
 /// The queue of a dead worker goes to its successor.
 #[test]

@@ -1,9 +1,9 @@
 //! Steering of a running instance: policies, weights, foreign members, the program's own fate.
 
 use relisten_e2e::load::Load;
-use relisten_e2e::{Kind, Relisten, Server, Test, cli, http, process, rounds, seconds, sockets, wait_until};
+use relisten_e2e::rogue::{self, Rogue};
+use relisten_e2e::{Kind, Relisten, Server, Test, cli, http, process, rounds, seconds, wait_until};
 use std::collections::BTreeMap;
-use std::process::{Child, Command};
 
 /// Of so many connections, how many each worker got.
 fn shares(server: &Server, count: u32) -> BTreeMap<u32, u32> {
@@ -109,44 +109,6 @@ fn policies_change_without_loss() {
     });
 }
 
-/// Joins the group of port 8000, does something to its program, and prints how many connections it got in the end.
-fn rogue(scene: &relisten_e2e::Scene, deed: &str) -> Child {
-    let script = scene.write(
-        "rogue.py",
-        &format!(
-            "import ctypes, os, socket, struct, sys, time
-s = socket.socket()
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-s.bind(('127.0.0.1', 8000))
-s.listen(100)
-{deed}
-open('joined', 'w').close()
-got = 0
-while not os.path.exists('enough'):
-    s.settimeout(0.05)
-    try:
-        s.accept()
-        got += 1
-    except OSError:
-        pass
-open('got.new', 'w').write(str(got))
-os.rename('got.new', 'got')
-"
-        ),
-    );
-    let child = Command::new("python3").arg(script).current_dir(scene.directory()).spawn().expect("python3");
-    let joined = scene.directory().join("joined");
-    wait_until("it has joined", seconds(10), || joined.exists() && sockets::listening(8000).len() >= 3);
-    child
-}
-
-fn ends(scene: &relisten_e2e::Scene, mut rogue: Child) -> u64 {
-    scene.write("enough", "");
-    rogue.wait().expect("wait");
-    let got = std::fs::read_to_string(scene.directory().join("got")).expect("how many it got");
-    got.parse().expect("a number")
-}
-
 /// By eBPF a foreign member gets not one, from the moment that it joins, and is spoken of once.
 #[test]
 fn foreign_member_gets_nothing() {
@@ -154,15 +116,15 @@ fn foreign_member_gets_nothing() {
         let server = Kind::BuiltIn.server();
         let relisten = scene.relisten().options(["--require", "ebpf"]).server(&server).workers(2).start();
         let load = Load::on(&server);
-        let rogue = rogue(scene, "");
+        let rogue = Rogue::join(scene, "");
         load.more(rounds(5_000, 20_000), seconds(100));
-        let pid = rogue.id();
+        let pid = rogue.pid();
         relisten.wait_status("it is named", seconds(10), |s| {
             s.listeners[0].foreign.iter().any(|f| f.pid == Some(pid) && f.command.is_some())
         });
         relisten.wait_output("a foreign socket", seconds(5));
         load.finish_clean();
-        assert_eq!(ends(scene, rogue), 0);
+        assert_eq!(rogue.leave(), 0);
         let said = relisten.stop(seconds(20)).text();
         assert_eq!(said.matches("a foreign socket").count(), 1, "{said}");
     });
@@ -175,14 +137,14 @@ fn program_is_put_back(deed: &str) {
         let relisten = scene.relisten().options(["--require", "ebpf"]).server(&server).workers(2).start();
         let before = relisten.status().totals.programs_restored;
         assert_eq!(before, 0);
-        let rogue = rogue(scene, deed);
+        let rogue = Rogue::join(scene, deed);
         relisten.wait_status("it is noticed", seconds(5), |s| s.totals.programs_restored == 1);
         relisten.wait_output("steering program", seconds(5));
         // From here on it gets nothing any more.
         let pids = relisten.status().pids();
         let got = shares(&server, 300);
         assert!(got.keys().all(|pid| pids.contains(pid)), "{got:?}");
-        ends(scene, rogue);
+        rogue.leave();
         assert_eq!(relisten.status().totals.programs_restored, 1, "once is once");
         relisten.stop(seconds(20));
     });
@@ -190,17 +152,12 @@ fn program_is_put_back(deed: &str) {
 
 #[test]
 fn detached_program_is_put_back() {
-    // SO_DETACH_REUSEPORT_BPF
-    program_is_put_back("s.setsockopt(socket.SOL_SOCKET, 68, 0)");
+    program_is_put_back(rogue::DETACH);
 }
 
 #[test]
 fn replaced_program_is_put_back() {
-    // SO_ATTACH_REUSEPORT_CBPF, a program that names index 2.
-    program_is_put_back(
-        "code = ctypes.create_string_buffer(struct.pack('HBBI', 0x06, 0, 0, 2))
-s.setsockopt(socket.SOL_SOCKET, 51, struct.pack('HxxxxxxP', 1, ctypes.addressof(code)))",
-    );
+    program_is_put_back(rogue::REPLACE);
 }
 
 /// What `status` says of open connections is what the kernel's tables say.

@@ -4,19 +4,21 @@
 //! A bare ACK that belongs to no connection has its listener looked up like a SYN, by the program if there is one; ours
 //! counts it. So one that is not counted says that ours is not there. The listener answers with a reset and its worker
 //! sees nothing. That is done where there is reason to doubt: a foreign socket is in the group, or connections were
-//! opened and none was steered.
+//! opened and none was steered. And before a rescue: without the program the kernel resets what it should move.
 
 use super::Sockets;
 use super::probe::reachable;
 use relisten::address::Endpoint;
 use relisten_sys::stray;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
 
 /// What was seen at the last look.
 #[derive(Debug, Default)]
 pub(super) struct InForce {
     seen: BTreeMap<Endpoint, Seen>,
+    /// Put in force again since, and not yet spoken of.
+    restored: BTreeSet<Endpoint>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,7 +34,7 @@ impl Sockets {
     /// returned.
     pub(crate) fn restore_programs(&mut self) -> Vec<Endpoint> {
         let endpoints: Vec<_> = self.places.keys().filter(|e| self.by_ebpf(e)).cloned().collect();
-        let mut restored = Vec::new();
+        let mut restored = std::mem::take(&mut self.in_force.restored);
         let mut last = std::mem::take(&mut self.in_force.seen);
         for endpoint in endpoints {
             let before = last.remove(&endpoint).unwrap_or_default();
@@ -40,20 +42,36 @@ impl Sockets {
             let mut seen = Seen { opened, steered, blind: before.blind };
             let foreign = self.places.get(&endpoint).is_some_and(|place| !place.foreign.is_empty());
             let odd = opened > before.opened && steered == before.steered;
-            if foreign || odd {
-                let was_there = self.is_counted(&endpoint);
-                if was_there != Some(true) {
-                    self.put_in_force(&endpoint);
-                    // Without a try nobody knows; that it is there now is certain.
-                    let is_there = was_there.and_then(|_| self.is_counted(&endpoint));
-                    if is_there == Some(true) && !seen.blind {
-                        restored.push(endpoint.clone());
-                    }
-                    seen.blind = is_there != Some(true);
-                }
+            if (foreign || odd) && self.restore_program(&endpoint, &mut seen.blind) {
+                restored.insert(endpoint.clone());
             }
             self.in_force.seen.insert(endpoint, seen);
         }
+        restored.into_iter().collect()
+    }
+
+    /// From now on the program of this address is in force, as far as that can be known.
+    pub(super) fn ensure_program(&mut self, endpoint: &Endpoint) {
+        let mut blind = self.in_force.seen.get(endpoint).is_some_and(|seen| seen.blind);
+        if self.restore_program(endpoint, &mut blind) {
+            self.in_force.restored.insert(endpoint.clone());
+        }
+        if let Some(seen) = self.in_force.seen.get_mut(endpoint) {
+            seen.blind = blind;
+        }
+    }
+
+    /// True: it was not in force and is now.
+    fn restore_program(&self, endpoint: &Endpoint, blind: &mut bool) -> bool {
+        let was_there = self.is_counted(endpoint);
+        if was_there == Some(true) {
+            return false;
+        }
+        self.put_in_force(endpoint);
+        // Without a try nobody knows; that it is there now is certain.
+        let is_there = was_there.and_then(|_| self.is_counted(endpoint)) == Some(true);
+        let restored = is_there && !*blind;
+        *blind = !is_there;
         restored
     }
 

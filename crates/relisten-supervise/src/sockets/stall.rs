@@ -137,8 +137,12 @@ impl Sockets {
         let Some(held) = self.held.get(&id) else { return Err(CannotMove::Impossible) };
         let endpoint = held.facts.endpoint.clone();
         let limit = held.listener.queue().map_or(self.backlog, |queue| queue.limit.max(self.backlog));
-        let rescued = match &self.ebpf {
-            Some(ebpf) if ebpf.steers(&endpoint) => by_program(ebpf, id, held, limit),
+        if self.by_ebpf(&endpoint) {
+            // Somebody may have taken it away a moment ago, and the queue would be reset.
+            self.ensure_program(&endpoint);
+        }
+        let rescued = match (&self.ebpf, self.held.get(&id)) {
+            (Some(ebpf), Some(held)) if ebpf.steers(&endpoint) => by_program(ebpf, id, held, limit),
             _ => self.by_kernel(id, &endpoint, limit),
         };
         // It has joined again, at the end.

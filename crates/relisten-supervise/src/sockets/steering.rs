@@ -62,10 +62,7 @@ impl Sockets {
         if let Some(place) = self.places.get(endpoint) {
             live = place.safe(&live);
         }
-        let slots: Vec<_> = live
-            .iter()
-            .filter_map(|id| self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot))))
-            .collect();
+        let slots = self.weighed(&live);
         let Some(place) = self.places.get_mut(endpoint) else { return };
         let targets = place.group.targets(slots);
         let listens = |id: &ListenerId| self.held.get(id).filter(|h| !h.is_shut());
@@ -103,8 +100,6 @@ impl Sockets {
         if live.is_empty() && exceptions.is_empty() {
             return self.ebpf.as_ref().is_some_and(|ebpf| ebpf.steers(endpoint));
         }
-        let named =
-            |id: &ListenerId| self.held.get(id).map(|h| (*id, h.facts.slot, self.weight(h.facts.slot)));
         let bound = |id: &ListenerId| {
             let owners = self.held.get(id).map(|h| h.facts.owners.iter()).into_iter().flatten();
             owners.filter_map(|w| self.cpus.get(w)).flatten().map(|cpu| (*cpu, *id)).collect::<Vec<_>>()
@@ -112,7 +107,7 @@ impl Sockets {
         let others = self.held.iter().filter(|(id, h)| h.facts.endpoint == *endpoint && !live.contains(id));
         let plan = ebpf::Plan {
             policy: self.policy,
-            live: live.iter().filter_map(named).collect(),
+            live: self.weighed(&live),
             others: others.map(|(id, _)| *id).collect(),
             cpus: live.iter().flat_map(bound).collect(),
             exceptions,
@@ -160,6 +155,16 @@ impl Sockets {
     /// The share of a slot.
     pub(crate) fn weight(&self, slot: u32) -> u32 {
         self.weights.get(&slot).copied().unwrap_or(1)
+    }
+
+    /// Listeners with their slots and weights. Where all that is left weighs nothing, those who weigh something being gone,
+    /// all are the same: else the kernel's hash would choose, among the leaving as well.
+    fn weighed(&self, ids: &BTreeSet<ListenerId>) -> Vec<(ListenerId, u32, u32)> {
+        let slot = |id: &ListenerId| self.held.get(id).map(|h| (*id, h.facts.slot));
+        let slots: Vec<_> = ids.iter().filter_map(slot).collect();
+        let nothing = slots.iter().all(|(_, slot)| self.weight(*slot) == 0);
+        let weight = |slot| if nothing { 1 } else { self.weight(slot) };
+        slots.into_iter().map(|(id, slot)| (id, slot, weight(slot))).collect()
     }
 
     /// Other shares, in force at once.

@@ -51,6 +51,19 @@ fn connect(at: SocketAddr, count: usize) -> Vec<TcpStream> {
 }
 
 #[test]
+fn who_weighs_nothing_serves_where_nobody_else_is_left() {
+    let at = free_port();
+    let mut sockets = Sockets::new(Policy::Auto, 64, true);
+    let _own: Vec<_> = (1..=3).map(|n| worker_listens(&mut sockets, n, n as u32 - 1, at)).collect();
+    sockets.set_weights(&[(0, 0), (1, 0)]);
+    // Whose slot has all the weight leaves.
+    sockets.steer(BTreeSet::from([WorkerId(1), WorkerId(2)]));
+    let _clients = connect(at, 60);
+    assert_eq!(waiting(&sockets, 3), 0);
+    assert_eq!(waiting(&sockets, 1) + waiting(&sockets, 2), 60);
+}
+
+#[test]
 fn exactly_those_in_service_get_connections() {
     let at = free_port();
     let mut sockets = Sockets::new(Policy::Auto, 64, true);
