@@ -25,6 +25,8 @@ pub(super) struct Ground {
     pub(super) pm2: Result<PathBuf, String>,
     /// The same plain script under Node's cluster module.
     pub(super) cluster: PathBuf,
+    /// The test that measures the steering programs, if it was built.
+    pub(super) program_time: Option<PathBuf>,
 }
 
 const FILE: &str = "ground.json";
@@ -36,6 +38,7 @@ impl Ground {
         relisten: &Path,
         ourselves: &Path,
         with_peers: bool,
+        program_time: Option<PathBuf>,
     ) -> Result<(), String> {
         let failed = |what: &Path| {
             let what = what.display().to_string();
@@ -69,6 +72,7 @@ impl Ground {
             node,
             pm2,
             cluster,
+            program_time,
         };
         let text = serde_json::to_string(&ground).map_err(|error| error.to_string())?;
         let file = directory.join(FILE);

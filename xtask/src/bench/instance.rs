@@ -2,7 +2,7 @@
 
 use super::ground::Ground;
 use super::process::{self, wait_for};
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -35,6 +35,29 @@ pub(super) struct Status {
     state: String,
     pub(super) generation: u32,
     workers: Vec<Worker>,
+    steering: Steering,
+    listeners: Vec<Listener>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Steering {
+    backend: String,
+    missing: Vec<Missing>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Missing {
+    feature: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Listener {
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Slot {
+    state: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -52,6 +75,18 @@ impl Status {
     /// These many serve, and nobody leaves any more.
     pub(super) fn settled(&self, workers: usize) -> bool {
         self.state == "running" && self.workers.len() == workers && self.ready().len() == workers
+    }
+
+    /// What steers, once that is settled: the programs come into force a moment after the workers.
+    pub(super) fn backend(&self) -> Option<String> {
+        let settled =
+            self.steering.backend != "cbpf" || self.steering.missing.iter().any(|m| m.feature == "ebpf");
+        settled.then(|| self.steering.backend.clone())
+    }
+
+    /// Does any worker hang?
+    pub(super) fn hung(&self) -> bool {
+        self.listeners.iter().flat_map(|listener| &listener.slots).any(|slot| slot.state == "hung")
     }
 }
 
@@ -98,10 +133,14 @@ impl Server {
         family
     }
 
+    /// All it wrote.
+    pub(super) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
     /// The last lines it wrote.
     pub(super) fn output(&self) -> String {
-        let text = std::fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.log();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
@@ -201,6 +240,13 @@ impl Instance {
     }
 }
 
+/// This process may have as many descriptors as there may be.
+pub(super) fn raise_descriptors() -> Result<(), String> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    setrlimit(Resource::Nofile, most).map_err(|error| format!("descriptors: {error}"))
+}
+
 /// The body of an answer to a request on a new connection. Whatever goes wrong is an error at once.
 pub(super) fn ask(address: SocketAddr, path: &str, patience: Duration) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
@@ -223,7 +269,9 @@ pub(super) struct Loaded {
     pub(super) per_second: f64,
     pub(super) completed: f64,
     pub(super) lost: u64,
-    /// 99.9th percentile of the latencies, milliseconds.
+    /// Of the latencies, milliseconds.
+    pub(super) mean: f64,
+    pub(super) p99: f64,
     pub(super) p99_9: f64,
 }
 
@@ -247,11 +295,26 @@ impl Load {
         Ok(Load(child))
     }
 
+    fn report(self) -> Result<serde_json::Value, String> {
+        let output = self.0.wait_with_output().map_err(|error| error.to_string())?;
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("report of the load: {error}"))
+    }
+
+    /// Waits for its end. Steps of 100 ms: when each began, in milliseconds, and how many requests were served in it.
+    pub(super) fn series(self) -> Result<Vec<(u64, u64)>, String> {
+        #[derive(Deserialize)]
+        struct Step {
+            at_ms: u64,
+            completed: u64,
+        }
+        let steps = self.report()?["series"].take();
+        let steps: Vec<Step> = serde_json::from_value(steps).map_err(|error| error.to_string())?;
+        Ok(steps.iter().map(|step| (step.at_ms, step.completed)).collect())
+    }
+
     /// Waits for its end. That something was lost is no error here.
     pub(super) fn finish(self) -> Result<Loaded, String> {
-        let output = self.0.wait_with_output().map_err(|error| error.to_string())?;
-        let report: serde_json::Value =
-            serde_json::from_slice(&output.stdout).map_err(|error| format!("report of the load: {error}"))?;
+        let report = self.report()?;
         let number = |pointer: &str| {
             let found = report.pointer(pointer).and_then(serde_json::Value::as_f64);
             found.ok_or_else(|| format!("the report of the load has no {pointer}"))
@@ -261,6 +324,8 @@ impl Load {
             per_second: completed * 1000.0 / number("/elapsed_ms")?.max(1.0),
             completed,
             lost: number("/lost")? as u64,
+            mean: number("/total_us/mean")? / 1000.0,
+            p99: number("/total_us/p99")? / 1000.0,
             p99_9: number("/total_us/p99_9")? / 1000.0,
         })
     }

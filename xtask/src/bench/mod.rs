@@ -5,9 +5,11 @@
 //! Everything runs as an optimised build in network, process and mount namespaces of its own (see [`sandbox`]), so
 //! that nothing is left behind and no other server is disturbed. Load comes from `relisten load`.
 
+mod balance;
 mod filter;
 mod ground;
 mod growth;
+mod hang;
 mod instance;
 mod memory;
 mod pairs;
@@ -18,6 +20,7 @@ mod restart;
 mod row;
 mod sandbox;
 mod sockets;
+mod steering;
 mod supervised;
 mod watch;
 
@@ -29,7 +32,8 @@ use std::process::ExitCode;
 /// Options of `cargo xtask bench`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Only these: supervised, filter, restart, reload, memory, growth, sockets.
+    /// Only these: supervised, filter, restart, reload, memory, growth, sockets, hang, steering,
+    /// balance.
     names: Vec<String>,
     /// Fewer and shorter rounds: shows that the benchmarks work, not what the figures are.
     #[arg(long)]
@@ -69,7 +73,7 @@ struct Bench {
     run: fn(&Ground, &mut Table) -> Result<(), String>,
 }
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 10] = [
     Bench { name: "supervised", run: supervised::run },
     Bench { name: "filter", run: filter::run },
     Bench { name: "restart", run: restart::run },
@@ -77,6 +81,9 @@ const BENCHES: [Bench; 7] = [
     Bench { name: "memory", run: memory::run },
     Bench { name: "growth", run: growth::run },
     Bench { name: "sockets", run: sockets::run },
+    Bench { name: "hang", run: hang::run },
+    Bench { name: "steering", run: steering::run },
+    Bench { name: "balance", run: balance::run },
 ];
 
 /// `cargo xtask bench`.

@@ -1,5 +1,6 @@
-//! Peers that are measured beside relisten: Node's cluster module and PM2.
+//! Peers that are measured beside relisten: Node's cluster module and PM2, nginx, gunicorn.
 
+use super::ground::Ground;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -44,4 +45,44 @@ pub(super) fn install_pm2(directory: &Path) -> Result<PathBuf, String> {
     let text = String::from_utf8_lossy(&output.stderr);
     let last = text.lines().find(|line| line.contains("ERR") || line.contains("error")).unwrap_or_default();
     Err(format!("npm install pm2 failed ({}): {last}", output.status))
+}
+
+/// nginx on this port of 127.0.0.1; its workers' number is that of the benchmarks: four with `reuseport`, eight without.
+pub(super) fn nginx(ground: &Ground, port: u16, options: &str) -> Result<Vec<String>, String> {
+    let program = find("nginx")
+        .or_else(|| Some(PathBuf::from("/usr/sbin/nginx")).filter(|path| path.is_file()))
+        .ok_or("nginx is not installed")?;
+    let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
+    let place = ground.directory.join(format!("nginx-{port}"));
+    std::fs::create_dir_all(&place).map_err(|error| error.to_string())?;
+    let workers = if options.is_empty() { 8 } else { 4 };
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
+    let temporary = temporary.map(|what| format!("{what}_temp_path tmp;\n")).concat();
+    let text = format!(
+        "{user}\ndaemon off;\nworker_processes {workers};\nworker_rlimit_nofile 19000;\npid nginx.pid;\n\
+         error_log stderr warn;\nevents {{ worker_connections 15000; accept_mutex off; }}\nhttp {{\naccess_log off;\n\
+         {temporary}server {{ listen 127.0.0.1:{port} {options}; location / {{ return 200 \"well\\n\"; }} }}\n}}\n"
+    );
+    let file = place.join("nginx.conf");
+    std::fs::write(&file, text).map_err(|error| error.to_string())?;
+    let words =
+        [&program, Path::new("-e"), Path::new("stderr"), Path::new("-p"), &place, Path::new("-c"), &file];
+    Ok(words.iter().map(|word| word.display().to_string()).collect())
+}
+
+/// gunicorn with `--reuse-port` and four workers on this port.
+pub(super) fn gunicorn(port: u16) -> Result<Vec<String>, String> {
+    let program = find("gunicorn").ok_or("gunicorn is not installed")?;
+    let app = crate::workspace::root().join("tests/servers").display().to_string();
+    let words = [
+        "--reuse-port",
+        "--workers",
+        "4",
+        "--bind",
+        &format!("127.0.0.1:{port}"),
+        "--chdir",
+        &app,
+        "wsgi:app",
+    ];
+    Ok(std::iter::once(program.display().to_string()).chain(words.map(str::to_owned)).collect())
 }

@@ -15,8 +15,9 @@ pub(super) fn run(options: &Options) -> Result<bool, String> {
         .prefix("relisten-bench-")
         .tempdir()
         .map_err(|error| format!("temporary directory: {error}"))?;
-    let restart = options.names.is_empty() || options.names.iter().any(|name| name == "restart");
-    Ground::prepare(directory.path(), &relisten, &ourselves, restart)?;
+    let asked = |bench: &str| options.names.is_empty() || options.names.iter().any(|name| name == bench);
+    let program_time = if asked("steering") { build_test(options)? } else { None };
+    Ground::prepare(directory.path(), &relisten, &ourselves, asked("restart"), program_time)?;
     let mut command = unshare(directory.path());
     command.arg(&ourselves).arg("bench").arg("--inside").arg(directory.path());
     command.args(&options.names);
@@ -56,6 +57,23 @@ fn build(options: &Options) -> Result<(PathBuf, PathBuf), String> {
         if path.exists() { Ok(path) } else { Err(format!("{} has not been built", path.display())) }
     };
     Ok((of("relisten")?, of("xtask")?))
+}
+
+/// The test that measures the steering programs. It is found by cargo, even with --no-build, for it has no name of its own.
+fn build_test(options: &Options) -> Result<Option<PathBuf>, String> {
+    let mut build = cargo();
+    build.args(["test", "--locked", "--no-run", "--profile", &options.profile, "--package", "relisten-bpf"]);
+    build.args(["--test", "time", "--message-format", "json"]).stderr(Stdio::inherit());
+    let output = build.output().map_err(|error| format!("cargo test: {error}"))?;
+    if !output.status.success() {
+        return Err("the test of the steering programs does not build".to_owned());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let executable = |line: &str| -> Option<PathBuf> {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message.get("executable")?.as_str().map(PathBuf::from)
+    };
+    Ok(text.lines().find_map(executable))
 }
 
 fn unshare(home: &Path) -> Command {
