@@ -90,7 +90,8 @@ fn peer(ground: &Ground, table: &mut Table, what: &str, port: u16, words: &[Stri
         let workers = process::descendants(server.pid());
         let pid = *workers.first().ok_or("it has no workers")?;
         let share = share(ground, &server, pid)?;
-        let row = Row::info(NAME, name, "", Spread::one(share));
+        let note = format!("{} listening sockets", process::listeners(port));
+        let row = Row::info(NAME, name, "", Spread::one(share)).note(note);
         table.add(if steered { row.bar(Bar::AtLeast(0.9)) } else { row });
         drop(attached);
     }

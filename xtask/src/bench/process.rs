@@ -72,6 +72,16 @@ pub(super) fn processor_time(pids: &[u32]) -> Duration {
         .sum()
 }
 
+/// TCP sockets that listen on a port over IPv4.
+pub(super) fn listeners(port: u16) -> usize {
+    let text = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let (port, listens) = (format!(":{port:04X}"), "0A");
+    let fields = text.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    fields
+        .filter(|f| f.get(1).is_some_and(|local| local.ends_with(&port)) && f.get(3) == Some(&listens))
+        .count()
+}
+
 /// Asks until there is an answer, at most `bound`.
 pub(super) fn wait_for<T>(
     what: &str,

@@ -14,7 +14,7 @@ const WORKERS: usize = 4;
 const SHARE: f64 = 0.98;
 
 pub(super) fn run(ground: &Ground, table: &mut Table) -> Result<(), String> {
-    let (count, length) = if table.quick() { (3, 500) } else { (31, 1000) };
+    let (count, length) = if table.quick() { (3, 500) } else { (27, 1000) };
     let start =
         |name: &str, port, options: &[&str]| Instance::start(ground, name, port, WORKERS, options, &[]);
     let kernel = start("steering-kernel", 7401, &["--backend", "kernel"])?;
@@ -58,7 +58,7 @@ fn programs(ground: &Ground, table: &mut Table) -> Result<(), String> {
         return Ok(());
     };
     raise_descriptors()?;
-    let rounds = if table.quick() { 1 } else { 5 };
+    let rounds = if table.quick() { 1 } else { 3 };
     let mut times: BTreeMap<(u32, String), Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
         let output = Command::new(test).arg("--nocapture").output().map_err(|error| error.to_string())?;
