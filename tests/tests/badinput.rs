@@ -287,7 +287,9 @@ fn descriptor_limit() {
         let builder = scene.relisten().server(&server).workers(2);
         let run = builder.build();
         let mut limited = std::process::Command::new("prlimit");
-        limited.args(["--nofile=40:4096", "--"]).arg(run.get_program()).args(run.get_args());
+        // Enough for two workers; eBPF programs and their maps need some as well.
+        let limit = if scene.is_root() { 60 } else { 40 };
+        limited.args([&format!("--nofile={limit}:4096"), "--"]).arg(run.get_program()).args(run.get_args());
         let mut child = limited.current_dir(scene.directory()).spawn().expect("prlimit (util-linux)");
         wait_until("it serves", seconds(15), || http::get(server.address, "/").is_ok());
         // More slots than there are descriptors for.

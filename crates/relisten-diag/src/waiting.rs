@@ -51,7 +51,8 @@ struct Ways {
     epolls: BTreeSet<i32>,
 }
 
-fn process_waits(pid: u32, listeners: &BTreeSet<SocketInode>) -> Option<bool> {
+/// The same of one process alone; `None` when it may not be looked at.
+pub fn process_waits(pid: u32, listeners: &BTreeSet<SocketInode>) -> Option<bool> {
     let ways = ways(pid, listeners)?;
     if ways.sockets.is_empty() && ways.epolls.is_empty() {
         return Some(false);

@@ -18,6 +18,14 @@ pub(crate) fn own() -> io::Result<OwnedFd> {
     Ok(File::open(path).or_else(|_| File::open(mount))?.into())
 }
 
+/// The directory of the topmost one that can be seen, opened: every process's is below it.
+pub(crate) fn root() -> io::Result<OwnedFd> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup of version 2 is mounted");
+    let (_, mount) = mounts.lines().find_map(cgroup2).ok_or_else(missing)?;
+    Ok(File::open(mount)?.into())
+}
+
 /// `36 25 0:31 ROOT MOUNTPOINT options … - cgroup2 source options`
 fn cgroup2(line: &str) -> Option<(&str, &str)> {
     let (left, right) = line.split_once(" - ")?;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod async_fd;
+pub mod attach;
 mod caller;
 mod cgroup;
 pub mod core;

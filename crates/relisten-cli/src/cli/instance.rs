@@ -1,6 +1,6 @@
 //! Commands to a running instance.
 
-use super::values::{SlotWeight, Span, WorkerCount};
+use super::values::{SlotWeight, Span, SpanOrNever, WorkerCount};
 use clap::Args;
 use relisten::steer::Policy;
 use std::path::PathBuf;
@@ -82,14 +82,34 @@ pub(crate) struct ScaleArgs {
 ///
 /// The policy holds until the instance ends, or reloads with a configuration that names another one. Connections that are
 /// open stay where they are. Where the policy can't be carried out, another stands in, and the answer says so.
+///
+/// With --attach: steer a server that runs already and was not started by relisten, such as nginx with `listen …
+/// reuseport` or gunicorn with --reuse-port, without restarting it. New connections go by the policy; a worker that hangs
+/// gets none, and what waits for it is moved to others; a listener that its worker closes is closed only when what waited
+/// there has been moved. The command stays, follows the server's own reloads, and ends with Ctrl-C or --detach, by which
+/// everything is as it was. If it is killed the program stays in force as it is. Needs CAP_BPF, CAP_NET_ADMIN and
+/// CAP_SYS_PTRACE.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SteerArgs {
     /// auto, hash, random, round-robin, least-connections, cpu, client-ip or weighted
-    #[arg(value_name = "POLICY")]
-    pub(crate) policy: Policy,
+    #[arg(value_name = "POLICY", required_unless_present_any = ["attach", "detach"])]
+    pub(crate) policy: Option<Policy>,
 
     #[command(flatten)]
     pub(crate) reach: Reach,
+
+    /// Steer the server that listens on this port, or this process, until told otherwise
+    #[arg(long, value_name = "PORT|PID", conflicts_with_all = ["name", "control", "detach", "json"])]
+    pub(crate) attach: Option<u32>,
+
+    /// End what --attach began on this port
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["policy", "name", "control", "json"])]
+    pub(crate) detach: Option<u16>,
+
+    /// With --attach: a worker is hung when connections wait for it and it accepts none for so long, or never [default:
+    /// 200ms]
+    #[arg(long, value_name = "DURATION|never", requires = "attach")]
+    pub(crate) hang_after: Option<SpanOrNever>,
 
     /// Print the result as one JSON object
     #[arg(long)]

@@ -92,7 +92,9 @@ Examples:
 pub(super) const STEER_EXAMPLES: &str = "\
 Examples:
   relisten steer client-ip
-  relisten steer weighted web && relisten weight 0=5 1=95 --name web";
+  relisten steer weighted web && relisten weight 0=5 1=95 --name web
+  relisten steer --attach 80        nginx with `listen 80 reuseport`, as it runs
+  relisten steer --detach 80";
 
 pub(super) const WEIGHT_EXAMPLES: &str = "\
 Examples:

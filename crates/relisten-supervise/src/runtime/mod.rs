@@ -23,7 +23,9 @@ pub mod seam;
 mod start;
 mod stopped;
 
+pub(crate) use clock::now;
 pub use start::{RunError, RunOptions, run};
+pub(crate) use stopped::Stopped;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;

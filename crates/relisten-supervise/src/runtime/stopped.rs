@@ -17,22 +17,26 @@ const DEEP_SLEEP: Duration = Duration::from_millis(5);
 
 /// Processes that we have stopped. Continued when this is dropped.
 #[derive(Debug)]
-pub(super) struct Stopped(Vec<OwnedFd>);
+pub(crate) struct Stopped(Vec<OwnedFd>);
 
 /// Somebody did not stop.
 #[derive(Debug, thiserror::Error)]
 #[error("process {pid} does not stand still")]
-pub(super) struct Moves {
+pub(crate) struct Moves {
     pid: u32,
 }
 
 impl Stopped {
     /// Stops all processes of a worker: those of its session and their descendants. Those that stand still already are
     /// left as they are, now and afterwards.
-    pub(super) fn worker(first: u32) -> Result<Self, Moves> {
+    pub(crate) fn worker(first: u32) -> Result<Self, Moves> {
         let Ok(table) = ProcessTable::read() else { return Err(Moves { pid: first }) };
-        let all: Vec<u32> =
-            table.tree(first, first).into_iter().filter(|pid| !stands_still(*pid, false)).collect();
+        Self::these(table.tree(first, first))
+    }
+
+    /// Stops these processes, likewise.
+    pub(crate) fn these(pids: impl IntoIterator<Item = u32>) -> Result<Self, Moves> {
+        let all: Vec<u32> = pids.into_iter().filter(|pid| !stands_still(*pid, false)).collect();
         let mut ours = Self(Vec::new());
         for pid in &all {
             let pidfd = Pid::from_raw(*pid as i32).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
