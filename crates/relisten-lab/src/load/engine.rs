@@ -90,7 +90,8 @@ impl Shared {
 
 /// Runs the plan on the present runtime until its end or a stop, and until every request has its fate.
 pub(super) async fn drive(shared: &Arc<Shared>) -> io::Result<()> {
-    let deadline = shared.plan.duration.map(|duration| Instant::now() + duration);
+    let began = Instant::now();
+    let deadline = shared.plan.duration.map(|duration| began + duration);
     match shared.plan.pace {
         Pace::Clients(clients) => {
             let mut tasks = JoinSet::new();
@@ -100,7 +101,7 @@ pub(super) async fn drive(shared: &Arc<Shared>) -> io::Result<()> {
             join(&mut tasks).await;
             Ok(())
         }
-        Pace::Rate(rate) => open_loop(shared, rate, deadline).await,
+        Pace::Rate(rate) => open_loop(shared, rate, began, deadline).await,
     }
 }
 
@@ -122,10 +123,15 @@ async fn client(shared: Arc<Shared>, deadline: Option<Instant>) {
     close(&shared, &mut kept);
 }
 
-/// Starts connections by the clock.
-async fn open_loop(shared: &Arc<Shared>, rate: f64, deadline: Option<Instant>) -> io::Result<()> {
+/// Starts connections by the clock. Both times count from one moment: or a machine that is busy between them would cost
+/// the last ones.
+async fn open_loop(
+    shared: &Arc<Shared>,
+    rate: f64,
+    began: Instant,
+    deadline: Option<Instant>,
+) -> io::Result<()> {
     let pacer = Pacer::new()?;
-    let began = Instant::now();
     let mut tasks = JoinSet::new();
     for number in 0_u64.. {
         let due = began + Duration::from_secs_f64(number as f64 / rate);
