@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 
 const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 8000);
 
-/// Four workers, each with a listener of its own. HUP: four new ones, and the old ones end at once, with whatever waits
-/// for them; so does one worker for each TTOU.
+/// Four workers, each with a listener of its own. HUP: four new ones, and as soon as those listen the old ones end, with
+/// whatever waits for them; so does one worker for each TTOU.
 const PREFORK: &str = "
 import os, signal, socket, sys, time
+listens = os.pipe()
 def worker():
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     s = socket.socket()
@@ -20,6 +21,7 @@ def worker():
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(('127.0.0.1', 8000))
     s.listen(512)
+    os.write(listens[1], b'.')
     stopping = []
     def stop(*_):
         # It finishes what it has accepted, and forgets what waits.
@@ -42,6 +44,7 @@ def spawn():
         worker()
     return pid
 children = [spawn() for _ in range(4)]
+[os.read(listens[0], 1) for _ in children]
 orders = []
 signal.signal(signal.SIGHUP, lambda *_: orders.append('hup'))
 signal.signal(signal.SIGTTOU, lambda *_: orders.append('ttou'))
@@ -49,7 +52,7 @@ while True:
     while orders:
         if orders.pop(0) == 'hup':
             new = [spawn() for _ in children]
-            time.sleep(0.3)
+            [os.read(listens[0], 1) for _ in new]
             old, children = children, new
         else:
             old, children = children[:1], children[1:]
@@ -67,6 +70,8 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A master would put others in their place.
+        process::signal(self.0.id(), Signal::STOP);
         for child in process::descendants(self.0.id()) {
             process::kill(child.pid);
         }
@@ -161,7 +166,34 @@ fn nginx() {
         }
         detach(attached);
         load.finish_clean();
+        // Who holds the listeners now is not who held them at first.
+        let attached = attach(8000);
+        let old: BTreeSet<u32> = workers(&master).into_iter().collect();
+        process::signal(master.0.id(), Signal::HUP);
+        wait_until("its workers are others", seconds(20), || {
+            let now = workers(&master);
+            now.len() >= 2 && now.iter().all(|pid| !old.contains(pid))
+        });
+        let load = Load::start(relisten_e2e::load::plan(address(), "/"));
+        let stopped = workers(&master)[0];
+        process::signal(stopped, Signal::STOP);
+        let before = load.elapsed();
+        load.run_until(before + millis(600));
+        load.more(1_000, seconds(30));
+        process::signal(stopped, Signal::CONT);
+        wait_until("it serves again", seconds(20), || {
+            let before = sockets_of(stopped);
+            load.more(200, seconds(30));
+            sockets_of(stopped) != before
+        });
+        detach(attached);
+        load.finish_clean();
     });
+}
+
+/// The sockets that a process has: others from moment to moment while it serves.
+fn sockets_of(pid: u32) -> BTreeSet<u64> {
+    process::sockets(pid).into_iter().collect()
 }
 
 /// Workers that close their listener with connections in its queue lose none while attached.

@@ -84,7 +84,7 @@ pub(crate) struct ScaleArgs {
 /// open stay where they are. Where the policy can't be carried out, another stands in, and the answer says so.
 ///
 /// With --attach: steer a server that runs already and was not started by relisten, such as nginx with `listen …
-/// reuseport` or gunicorn with --reuse-port, without restarting it. New connections go by the policy; a worker that hangs
+/// reuseport`, without restarting it. New connections go by the policy; a worker that hangs
 /// gets none, and what waits for it is moved to others; a listener that its worker closes is closed only when what waited
 /// there has been moved. The command stays, follows the server's own reloads, and ends with Ctrl-C or --detach, by which
 /// everything is as it was. If it is killed the program stays in force as it is. Needs CAP_BPF, CAP_NET_ADMIN and

@@ -137,7 +137,12 @@ impl Attachment {
         }
     }
 
-    /// One look at everybody. `joined`: new listeners with who holds them.
+    /// Has one of its listeners been closed by its workers, as far as we know?
+    pub(super) fn any_closed(&self) -> bool {
+        self.members.iter().any(|(inode, m)| !m.holds.iter().any(|hold| hold.is_there(*inode)))
+    }
+
+    /// One look at everybody.
     pub(super) fn turn(&mut self, steering: &mut Steering, now: Millis, after: Option<Millis>) -> Turn {
         let mut turn = Turn::default();
         (turn.left, turn.moved) = self.let_go_of_closed(steering);
@@ -145,6 +150,15 @@ impl Attachment {
             self.look_for_hung(now, after, &mut turn);
         }
         turn
+    }
+
+    /// What moves goes where our program says, so it must be there: any member could have taken it away.
+    fn ensure_program(&self, member: &Member) -> bool {
+        let again = self.group.as_ref().map(|group| group.attach_again(&member.listener));
+        if let Some(Err(error)) = &again {
+            tracing::warn!(%error, "the steering program can't be put in force again");
+        }
+        again.is_some_and(|again| again.is_ok())
     }
 
     /// A listener that its workers have closed lives on by our duplicate only. Nobody will accept from it: what waits there
@@ -162,17 +176,25 @@ impl Attachment {
         // Somebody else may have it now, a new worker that inherited it for example.
         let mut holders = members::holders(&suspects);
         let (mut left, mut moved) = (0, 0);
+        let mut closed = Vec::new();
         for inode in suspects {
             if let Some(holds) = holders.remove(&inode) {
                 self.members.entry(inode).and_modify(|m| m.holds = holds);
-                continue;
+            } else if let Some(member) = self.members.remove(&inode) {
+                // All of them, before the first goes: nothing is to move from one to the next.
+                member.place.add(Avoid::OUT);
+                closed.push(member);
             }
-            // The last one: its port closes, as its server wanted it.
-            let Some(member) = self.members.remove(&inode) else { continue };
-            member.place.add(Avoid::OUT);
-            if let Err(error) = self.publish(steering) {
-                tracing::warn!(%error, "the steering table could not be written");
-            }
+        }
+        if closed.is_empty() {
+            return (0, 0);
+        }
+        if let Err(error) = self.publish(steering) {
+            tracing::warn!(%error, "the steering table could not be written");
+        }
+        for member in closed {
+            // With the last one its port closes, as its server wanted it.
+            self.ensure_program(&member);
             moved += member.listener.queue().map_or(0, |queue| u64::from(queue.waiting));
             let _ = member.listener.shut();
             if let Err(error) = steering.release(&member.place, Some(member.cookie)) {
@@ -195,10 +217,13 @@ impl Attachment {
 
     fn look_for_hung(&mut self, now: Millis, after: Millis, turn: &mut Turn) {
         let samples = self.samples();
-        let members = &self.members;
+        // Asked for seldom, and only once at a turn: who holds a listener changes with each reload of the server.
+        let mut holders = None;
+        let all: BTreeSet<SocketInode> = self.members.keys().copied().collect();
         let found = self.watch.look(now, after, &samples, |inode| {
             let inodes = BTreeSet::from([inode]);
-            let pids: BTreeSet<u32> = members.get(&inode)?.holds.iter().map(|hold| hold.pid).collect();
+            let holders = holders.get_or_insert_with(|| members::holders(&all));
+            let pids: BTreeSet<u32> = holders.get(&inode)?.iter().map(|hold| hold.pid).collect();
             let looks =
                 pids.into_iter().filter_map(|pid| relisten_diag::waiting::process_waits(pid, &inodes));
             looks.reduce(|one, other| one || other)
@@ -229,7 +254,11 @@ impl Attachment {
     fn rescue(&mut self, inode: SocketInode) -> Option<u64> {
         let member = self.members.get(&inode)?;
         let begin = Instant::now();
-        let pids: BTreeSet<u32> = member.holds.iter().map(|hold| hold.pid).collect();
+        let holders = members::holders(&BTreeSet::from([inode]));
+        let pids: BTreeSet<u32> = holders.values().flatten().map(|hold| hold.pid).collect();
+        if !self.ensure_program(member) {
+            return None;
+        }
         let stopped = Stopped::these(pids).map_err(|error| tracing::warn!(%error, "no rescue")).ok()?;
         let limit = member.listener.queue().map_or(4096, |queue| queue.limit);
         let rescued = member.place.rescue(&member.listener, limit);

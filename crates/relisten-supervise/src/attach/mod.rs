@@ -54,6 +54,9 @@ pub enum AttachError {
         "the listener on port {0} has no SO_REUSEPORT: it is the only one, and there is nothing to steer"
     )]
     NotShared(u16),
+    /// Nobody is seen to hold it.
+    #[error("the process that listens on port {0} can't be seen")]
+    Hidden(u16),
     /// An instance of relisten does it.
     #[error("port {0} belongs to an instance of relisten, which steers it")]
     Instance(u16),
@@ -95,11 +98,14 @@ impl AttachError {
             }
             Self::Ambiguous { .. } => "give the port",
             Self::NotShared(_) => {
-                "turn it on in the server (nginx: listen … reuseport; gunicorn: --reuse-port), or start the server by \
+                "turn it on in the server (nginx: listen … reuseport; HAProxy: shards), or start the server by \
                  'relisten run -- COMMAND'"
             }
             Self::Taken(_) => "'relisten steer --detach PORT' ends the other one",
             Self::Instance(_) => "'relisten steer POLICY' changes how",
+            Self::Hidden(_) => {
+                "it needs CAP_SYS_PTRACE, and the same PID namespace: run as root on the host, or inside of the container"
+            }
             Self::Load(_) | Self::Duplicate { .. } => {
                 "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_PTRACE, on Linux 5.17 or newer"
             }
@@ -158,10 +164,14 @@ pub fn run(options: &Options, exe: &Path, attached: impl FnOnce(&Steered)) -> Re
         _counting: counting,
         groups: BTreeMap::new(),
         passed_over: BTreeSet::new(),
+        refused: None,
     };
     all.search()?;
     if all.groups.is_empty() {
-        return Err(AttachError::NotShared(port));
+        return Err(match all.refused.take() {
+            Some(source) => AttachError::System { what: "put the listeners into the steering map", source },
+            None => AttachError::NotShared(port),
+        });
     }
     attached(&Steered { port, listeners: all.listeners(), policy: policy_name(all.policy) });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -258,6 +268,8 @@ struct All {
     groups: BTreeMap<Endpoint, Attachment>,
     /// Listeners that can't be steered, so that they are spoken of once.
     passed_over: BTreeSet<relisten::SocketInode>,
+    /// Why the last of them could not be taken in.
+    refused: Option<io::Error>,
 }
 
 impl All {
@@ -276,6 +288,9 @@ impl All {
         }
         let first = self.groups.is_empty();
         let holders = members::holders(&new);
+        if first && holders.is_empty() {
+            return Err(AttachError::Hidden(self.port));
+        }
         if first && holders.values().flatten().any(|hold| members::is_ours(hold.pid)) {
             return Err(AttachError::Instance(self.port));
         }
@@ -311,6 +326,7 @@ impl All {
                 Err(error) => {
                     tracing::warn!(inode = inode.0, %error, "a listener can't be steered to: it gets nothing");
                     self.passed_over.insert(inode);
+                    self.refused = Some(error);
                 }
             }
         }
@@ -328,6 +344,8 @@ impl All {
         let watch = |kind| signal(kind).map_err(system("watch signals"));
         let (mut terminate, mut interrupt) =
             (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+        // A terminal that is closed is no reason to leave the program behind.
+        let mut hangup = watch(SignalKind::hangup())?;
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut number = 0u32;
@@ -335,6 +353,7 @@ impl All {
             tokio::select! {
                 _ = terminate.recv() => return Ok(None),
                 _ = interrupt.recv() => return Ok(None),
+                _ = hangup.recv() => return Ok(None),
                 Ok((stream, _)) = orders.accept() => {
                     let trusted = stream.peer_cred().is_ok_and(|peer| crate::unix::is_trusted(peer.uid()));
                     if trusted && let Ok(stream) = stream.into_std() {
@@ -344,12 +363,14 @@ impl All {
                 }
                 _ = ticks.tick() => {
                     number = number.wrapping_add(1);
-                    if number.is_multiple_of(SEARCH) {
+                    // Before what waits for one that was closed is moved: its successors may be who should have it.
+                    if number.is_multiple_of(SEARCH) || self.groups.values().any(Attachment::any_closed) {
                         let joined = self.search()?;
                         self.say(&Turn { joined, ..Turn::default() });
                     }
                     self.turn();
-                    if self.groups.is_empty() {
+                    // Its successors may have come in this very moment.
+                    if self.groups.is_empty() && self.search()? == 0 {
                         tracing::info!(port = self.port, "the last listener has gone: nothing is left to steer");
                         return Ok(None);
                     }
