@@ -6,6 +6,7 @@ mod bench;
 mod bpf;
 mod packages;
 mod test;
+mod vm;
 mod workspace;
 
 use clap::Parser;
@@ -21,6 +22,8 @@ enum Command {
     Bpf(bpf::Options),
     /// Run the paired benchmarks: with and without, ours and a peer, in one run, as ratios.
     Bench(bench::Options),
+    /// Run the tests that speak to the kernel on Debian's 6.1 and 6.12, in emulated machines (part of `test`).
+    Vm(vm::Options),
     /// Install and build what the end-to-end tests need (part of `test`).
     Servers(packages::Options),
 }
@@ -30,6 +33,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Bpf(options) => bpf::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Vm(options) => vm::run(&options),
         Command::Servers(options) => packages::run(&options),
     }
 }

@@ -35,6 +35,19 @@ const NEEDS: &[Need] = &[
     Need { package: "xz-utils", file: "xz" },
 ];
 
+/// What machines with other kernels need (`cargo xtask vm`).
+const MACHINES: &[Need] = &[
+    Need { package: "qemu-system-x86", file: "qemu-system-x86_64" },
+    Need { package: "busybox-static", file: "/bin/busybox" },
+    Need { package: "apt", file: "apt-get" },
+    Need { package: "dpkg", file: "dpkg-deb" },
+    Need { package: "iproute2", file: "ip" },
+    Need { package: "util-linux", file: "unshare" },
+    Need { package: "util-linux", file: "setpriv" },
+    Need { package: "python3", file: "/usr/bin/python3" },
+    Need { package: "xz-utils", file: "xz" },
+];
+
 /// `cargo xtask servers`.
 pub(crate) fn run(_: &Options) -> ExitCode {
     let missing = provide();
@@ -46,16 +59,7 @@ pub(crate) fn run(_: &Options) -> ExitCode {
 
 /// Installs and builds what is missing, where that is possible. Returns what is missing after that, in words.
 pub(crate) fn provide() -> Vec<String> {
-    let mut packages: Vec<&str> = missing().iter().map(|need| need.package).collect();
-    packages.dedup();
-    let mut left = Vec::new();
-    if !packages.is_empty() {
-        println!("missing Debian packages: {}", packages.join(" "));
-        if let Err(why) = install(&packages) {
-            left.push(why);
-        }
-        left.extend(missing().iter().map(|need| format!("{} (Debian package {})", need.file, need.package)));
-    }
+    let mut left = provide_all(NEEDS);
     if left.is_empty() {
         let built = Metadata::read().and_then(|metadata| netty::provide(&metadata.target_directory));
         left.extend(built.err().map(|why| format!("netty's native transport: {why}")));
@@ -63,8 +67,28 @@ pub(crate) fn provide() -> Vec<String> {
     left
 }
 
-fn missing() -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| !there(need.file)).collect()
+/// The same for `cargo xtask vm`.
+pub(crate) fn provide_for_machines() -> Vec<String> {
+    provide_all(MACHINES)
+}
+
+fn provide_all(needs: &'static [Need]) -> Vec<String> {
+    let mut packages: Vec<&str> = missing(needs).iter().map(|need| need.package).collect();
+    packages.dedup();
+    let mut left = Vec::new();
+    if !packages.is_empty() {
+        println!("missing Debian packages: {}", packages.join(" "));
+        if let Err(why) = install(&packages) {
+            left.push(why);
+        }
+        let lacking = |need: &&Need| format!("{} (Debian package {})", need.file, need.package);
+        left.extend(missing(needs).iter().map(lacking));
+    }
+    left
+}
+
+fn missing(needs: &'static [Need]) -> Vec<&'static Need> {
+    needs.iter().filter(|need| !there(need.file)).collect()
 }
 
 fn there(file: &str) -> bool {

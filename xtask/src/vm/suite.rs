@@ -1,0 +1,156 @@
+//! What runs in the machines: the test executables that speak to the kernel, built as for `cargo xtask test`.
+
+use crate::workspace::{Metadata, cargo};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+/// One executable.
+struct Part {
+    /// The package, and the target in it.
+    package: &'static str,
+    target: &'static str,
+    /// What the names of the tests contain; empty for all.
+    only: &'static [&'static str],
+    /// What they must not contain.
+    skip: &'static [&'static str],
+    /// After so many seconds it is killed and has failed.
+    limit: u32,
+}
+
+const fn all(package: &'static str, target: &'static str) -> Part {
+    Part { package, target, only: &[], skip: &[], limit: 120 }
+}
+
+/// Everything that rests on what a kernel does. Times of some nanoseconds mean nothing on an emulated processor, and
+/// what needs no kernel runs elsewhere.
+const PARTS: &[Part] = &[
+    all("relisten-sys", "relisten_sys"),
+    all("relisten-bpf", "load"),
+    all("relisten-bpf", "policies"),
+    all("relisten-bpf", "counts"),
+    all("relisten-bpf", "leaving"),
+    all("relisten", "listener"),
+    all("relisten", "deaf"),
+    Part { only: &["steer::"], ..all("relisten", "relisten") },
+    all("relisten-diag", "relisten_diag"),
+    all("relisten-diag", "dump"),
+    all("relisten-diag", "quiet"),
+    Part { only: &["sockets::"], ..all("relisten-supervise", "relisten_supervise") },
+    all("relisten-supervise", "keeper"),
+    Part {
+        only: &["built_in", "python"],
+        skip: &["python_keep_alive"],
+        limit: 240,
+        ..all("relisten-e2e", "reload")
+    },
+];
+
+/// The executables and how they are called.
+#[derive(Debug)]
+pub(super) struct Suite {
+    /// To be put into the image, at the places where they are here.
+    pub(super) files: Vec<PathBuf>,
+    /// For the first process: lines of `run NAME SECONDS COMMAND...`.
+    pub(super) script: String,
+    /// How many there are.
+    pub(super) parts: usize,
+}
+
+/// Builds everything. With a filter, every test of the executables whose name contains it.
+pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
+    let metadata = Metadata::read()?;
+    // As `cargo xtask test` builds them, so that they are built once.
+    let mut built =
+        executables(&["--workspace", "--exclude", "relisten-e2e", "--lib", "--bins", "--tests", "--examples"])?;
+    built.extend(executables(&["--package", "relisten-e2e"])?);
+    let mut build = cargo();
+    build.args(["build", "--quiet", "--locked", "--profile", "e2e", "--package", "relisten-cli"]);
+    let status = build.status().map_err(|error| format!("cargo build: {error}"))?;
+    if !status.success() {
+        return Err("the binary under test does not build".to_owned());
+    }
+    let relisten = metadata.target_directory.join("e2e/relisten");
+
+    let mut script = format!("export RELISTEN_BIN={}\n", quoted(&relisten)?);
+    if full {
+        script += "export RELISTEN_FULL=1\n";
+    }
+    let mut files = vec![relisten];
+    for part in PARTS {
+        let key = (part.package.to_owned(), part.target.to_owned());
+        let file = built.get(&key).ok_or_else(|| format!("{} has no test '{}'", part.package, part.target))?;
+        write!(script, "run {}/{} {} {}", part.package, part.target, part.limit, quoted(file)?)
+            .and_then(|()| script.write_str(" --test-threads=2"))
+            .and_then(|()| part.skip.iter().try_for_each(|name| write!(script, " --skip {name}")))
+            .and_then(|()| match filter {
+                Some(filter) => write!(script, " '{}'", filter.replace('\'', "'\\''")),
+                None => part.only.iter().try_for_each(|name| write!(script, " {name}")),
+            })
+            .and_then(|()| script.write_str("\n"))
+            .map_err(|error| error.to_string())?;
+        files.push(file.clone());
+    }
+    Ok(Suite { files, script, parts: PARTS.len() })
+}
+
+/// A path as a word for the shell.
+fn quoted(path: &std::path::Path) -> Result<String, String> {
+    let text = path.to_str().ok_or_else(|| format!("{} is not UTF-8", path.display()))?;
+    Ok(format!("'{}'", text.replace('\'', "'\\''")))
+}
+
+/// A line of what cargo says with `--message-format=json`.
+#[derive(Deserialize)]
+struct Message {
+    package_id: Option<String>,
+    target: Option<Target>,
+    profile: Option<Profile>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+/// Builds tests; the executables by package and target.
+fn executables(arguments: &[&str]) -> Result<BTreeMap<(String, String), PathBuf>, String> {
+    let mut command = cargo();
+    command.args(["test", "--locked", "--no-run", "--quiet", "--message-format=json-render-diagnostics"]);
+    let output = command
+        .args(arguments)
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cargo test: {error}"))?;
+    if !output.status.success() {
+        return Err("the tests do not build".to_owned());
+    }
+    let metadata = Metadata::read()?;
+    let mut found = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Ok(message) = serde_json::from_str::<Message>(line) else { continue };
+        let (Some(id), Some(target), Some(profile), Some(executable)) =
+            (message.package_id, message.target, message.profile, message.executable)
+        else {
+            continue;
+        };
+        // A binary and a library may have one name.
+        let wanted = target.kind.iter().any(|kind| kind == "lib" || kind == "test");
+        if let Some(package) = metadata.packages.iter().find(|package| package.id == id)
+            && profile.test
+            && wanted
+        {
+            found.insert((package.name.clone(), target.name), executable);
+        }
+    }
+    Ok(found)
+}
