@@ -176,7 +176,7 @@ impl Filter {
 /// Takes the next waiting call. Wait for `POLLIN` first: this blocks when nothing waits.
 ///
 /// Errors: ENOENT, the caller has gone (its signal or its death came first), or all users of the filter have
-/// (then for ever: watch for `POLLHUP`).
+/// (then for ever: watch for `POLLHUP`). Before 6.11 it does not return at all in that case.
 pub fn receive(listener: BorrowedFd<'_>) -> io::Result<Notification> {
     // SAFETY: all-zero is a valid value of this plain structure, and the kernel demands it.
     let mut raw: libc::seccomp_notif = unsafe { std::mem::zeroed() };

@@ -151,7 +151,10 @@ mod tests {
             .expect("run busybox");
         assert!(status.success());
         let read = |path: &str| std::fs::read_to_string(tree.join(path)).expect("read");
-        assert_eq!([read("a/b/one"), read("a/three"), read("a/link"), read("init")], ["1", "333", "333", "source"]);
+        assert_eq!(
+            [read("a/b/one"), read("a/three"), read("a/link"), read("init")],
+            ["1", "333", "333", "source"]
+        );
         assert!(tree.join("empty").is_dir());
     }
 }

@@ -62,7 +62,8 @@ impl Base {
             libraries(&mut archive, file)?;
             archive.file(file, &strip(file, &stripped));
         }
-        archive.text(Path::new("/etc/passwd"), "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+        archive
+            .text(Path::new("/etc/passwd"), "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
         archive.text(Path::new("/etc/group"), "root:x:0:\nnogroup:x:65534:\n");
         archive.text(Path::new("/etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n");
         archive.text(Path::new("/init"), include_str!("init.sh"));
@@ -141,7 +142,8 @@ fn canonical_parent(path: &Path) -> PathBuf {
 
 /// All files below a directory.
 fn tree(archive: &mut Archive, directory: &Path) -> Result<(), String> {
-    let entries = std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let entries =
+        std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
         match entry.file_type() {
@@ -163,12 +165,14 @@ fn python(archive: &mut Archive) -> Result<(), String> {
     let directory = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     const NEEDLESS: [&str; 7] =
         ["test", "idlelib", "lib2to3", "tkinter", "ensurepip", "pydoc_data", "distutils"];
-    let entries = std::fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let entries =
+        std::fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     for entry in entries.filter_map(Result::ok) {
         let (path, name) = (entry.path(), entry.file_name());
         if path.is_file() {
             archive.file(&path, &path);
-        } else if !NEEDLESS.iter().any(|needless| name == *needless) && !name.to_string_lossy().starts_with("config-")
+        } else if !NEEDLESS.iter().any(|needless| name == *needless)
+            && !name.to_string_lossy().starts_with("config-")
         {
             tree(archive, &path)?;
             for library in std::fs::read_dir(&path).into_iter().flatten().filter_map(Result::ok) {

@@ -103,9 +103,8 @@ fn fetch(package: &str, to: &Path) -> Result<(), String> {
     let mut download = Command::new("apt-get");
     download.args(["-o", "APT::Sandbox::User=root", "download", package]).current_dir(scratch.path());
     succeed(&mut download)?;
-    let archive = find(scratch.path(), &|name| {
-        Path::new(name).extension().is_some_and(|extension| extension == "deb")
-    });
+    let archive =
+        find(scratch.path(), &|name| Path::new(name).extension().is_some_and(|extension| extension == "deb"));
     let archive = archive.ok_or_else(|| format!("apt-get did not leave the package {package}"))?;
     let tree = scratch.path().join("tree");
     succeed(Command::new("dpkg-deb").arg("--extract").args([archive.as_os_str(), tree.as_os_str()]))?;

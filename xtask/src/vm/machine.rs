@@ -72,7 +72,8 @@ pub(super) fn run(
     drop(receiver);
     let _ = reader.join();
     if !outcome.over && outcome.failures.is_empty() {
-        let failure = format!("it ended before its tests; the kernel's last words are in {}", console.display());
+        let failure =
+            format!("it ended before its tests; the kernel's last words are in {}", console.display());
         outcome.failures.push(failure);
     }
     outcome

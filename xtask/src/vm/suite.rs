@@ -32,20 +32,26 @@ const PARTS: &[Part] = &[
     all("relisten-bpf", "policies"),
     all("relisten-bpf", "counts"),
     all("relisten-bpf", "leaving"),
+    all("relisten-bpf", "trace"),
     all("relisten", "listener"),
     all("relisten", "deaf"),
     Part { only: &["steer::"], ..all("relisten", "relisten") },
     all("relisten-diag", "relisten_diag"),
     all("relisten-diag", "dump"),
     all("relisten-diag", "quiet"),
+    all("relisten-diag", "machine"),
     Part { only: &["sockets::"], ..all("relisten-supervise", "relisten_supervise") },
     all("relisten-supervise", "keeper"),
     Part {
-        only: &["built_in", "python"],
-        skip: &["python_keep_alive"],
-        limit: 240,
+        only: &["every_second::built_in", "every_second::python"],
+        skip: &["keep_alive"],
         ..all("relisten-e2e", "reload")
     },
+    Part { only: &["late_acknowledgements::python", "deferred_accept"], ..all("relisten-e2e", "drain") },
+    Part { only: &["queue_outlives_its_worker"], ..all("relisten-e2e", "crash") },
+    Part { only: &["queue_is_rescued", "cannot_move"], ..all("relisten-e2e", "hang") },
+    Part { only: &["weights_by_ebpf", "foreign", "detached"], ..all("relisten-e2e", "steering") },
+    all("relisten-e2e", "features"),
 ];
 
 /// The executables and how they are called.
@@ -63,8 +69,15 @@ pub(super) struct Suite {
 pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
     let metadata = Metadata::read()?;
     // As `cargo xtask test` builds them, so that they are built once.
-    let mut built =
-        executables(&["--workspace", "--exclude", "relisten-e2e", "--lib", "--bins", "--tests", "--examples"])?;
+    let mut built = executables(&[
+        "--workspace",
+        "--exclude",
+        "relisten-e2e",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--examples",
+    ])?;
     built.extend(executables(&["--package", "relisten-e2e"])?);
     let mut build = cargo();
     build.args(["build", "--quiet", "--locked", "--profile", "e2e", "--package", "relisten-cli"]);
@@ -81,7 +94,8 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
     let mut files = vec![relisten];
     for part in PARTS {
         let key = (part.package.to_owned(), part.target.to_owned());
-        let file = built.get(&key).ok_or_else(|| format!("{} has no test '{}'", part.package, part.target))?;
+        let file =
+            built.get(&key).ok_or_else(|| format!("{} has no test '{}'", part.package, part.target))?;
         write!(script, "run {}/{} {} {}", part.package, part.target, part.limit, quoted(file)?)
             .and_then(|()| script.write_str(" --test-threads=2"))
             .and_then(|()| part.skip.iter().try_for_each(|name| write!(script, " --skip {name}")))
