@@ -77,15 +77,16 @@ static __always_inline void fill_process(struct trace_event *e)
 {
 	const struct task_struct *task = (void *)bpf_get_current_task();
 	const struct trace_config *c = wanted();
-	__u64 id = bpf_get_current_pid_tgid();
-	e->pid = id >> 32;
-	e->tid = id;
+	/* Read from the task, because not every kind of program may call the helpers that tell the same: those of a cgroup's
+	 * packets may not before Linux 6.12 and later. */
+	e->pid = get(task->tgid);
+	e->tid = get(task->pid);
 	if (c && c->pidns) {
 		const struct task_struct *leader = get(task->group_leader);
 		e->pid = number_in(get(leader->thread_pid), c->pidns);
 		e->tid = number_in(get(task->thread_pid), c->pidns);
 	}
-	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	copy(e->comm, task->comm);
 	e->task_flags = get(task->flags);
 	e->exit_code = get(task->exit_code);
 	if (!e->exit_code)

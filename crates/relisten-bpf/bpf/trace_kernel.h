@@ -131,6 +131,9 @@ struct pid {
 };
 
 struct task_struct {
+	int pid;
+	int tgid;
+	char comm[16];
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	unsigned int flags;
@@ -154,8 +157,6 @@ enum { BPF_RB_NO_WAKEUP = 1 << 0 };
 #define exists(field) __builtin_preserve_field_info(field, 2)
 
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
-static __u64 (*const bpf_get_current_pid_tgid)(void) = (void *)14;
-static long (*const bpf_get_current_comm)(void *to, __u32 size) = (void *)16;
 static __u64 (*const bpf_get_current_task)(void) = (void *)35;
 static long (*const bpf_get_stack)(void *ctx, void *to, __u32 size, __u64 flags) = (void *)67;
 static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;

@@ -37,7 +37,11 @@ pub(super) struct Base(PathBuf);
 
 impl Base {
     /// Collects it. `directory` is for files in between.
-    pub(super) fn collect(suite: &Suite, servers: &Path, directory: &Path) -> Result<Self, String> {
+    pub(super) fn collect(
+        suite: &Suite,
+        [servers, built]: &[PathBuf; 2],
+        directory: &Path,
+    ) -> Result<Self, String> {
         let mut archive = Archive::default();
         for top in TOPS.map(Path::new) {
             if let Ok(target) = std::fs::read_link(top) {
@@ -56,6 +60,7 @@ impl Base {
         }
         python(&mut archive)?;
         tree(&mut archive, servers)?;
+        archive.directory(built);
         let stripped = directory.join("stripped");
         std::fs::create_dir_all(&stripped).map_err(|error| format!("{}: {error}", stripped.display()))?;
         for file in &suite.files {

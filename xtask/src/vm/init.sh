@@ -26,6 +26,7 @@ for module in /modules/*.ko; do
 done
 ip link set lo up
 ulimit -n 65536
+export KERNEL=$(uname -r)
 export HOME=/root TMPDIR=/tmp LANG=C.UTF-8 RELISTEN_SKIPPED=/run/skipped
 : >"$RELISTEN_SKIPPED"
 echo "@booted $(uname -r) $(cut -d' ' -f1 /proc/uptime)"

@@ -82,11 +82,10 @@ impl Line {
     }
 
     fn fetched(self, directory: &Path) -> Option<(String, PathBuf)> {
-        let found = std::fs::read_dir(directory).ok()?.filter_map(Result::ok).find_map(|entry| {
+        std::fs::read_dir(directory).ok()?.filter_map(Result::ok).find_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             self.is(&name).then(|| (name, entry.path()))
-        });
-        found
+        })
     }
 }
 

@@ -62,7 +62,10 @@ fn try_run(options: &Options) -> Result<bool, String> {
         machines.push((line, line.provide(&directory.join("kernels"))?));
     }
     let suite = suite::build(options.filter.as_deref(), full)?;
-    let base = image::Base::collect(&suite, &root().join("tests/servers"), &directory)?;
+    let metadata = Metadata::read()?.target_directory;
+    // Servers that are built: none of them runs in a machine, but the tests want the place.
+    let places = [root().join("tests/servers"), metadata.join("e2e-servers")];
+    let base = image::Base::collect(&suite, &places, &directory)?;
     for (line, kernel) in &machines {
         base.with_modules(kernel, &image_of(&directory, *line))?;
     }
