@@ -13,6 +13,7 @@ pub(super) struct Count {
 impl Count {
     /// Takes one line of the output of `cargo test` into account.
     pub(super) fn line(&mut self, line: &str) {
+        let line = without_machine(line);
         if let Some(result) = line.strip_prefix("test result: ") {
             for part in result.split(&['.', ';'][..]) {
                 let mut words = part.split_ascii_whitespace();
@@ -43,9 +44,30 @@ impl Count {
     }
 }
 
+/// `cargo xtask vm` says before each line which machine it comes from, and when: `[6.1]  12 test a ... ok`.
+fn without_machine(line: &str) -> &str {
+    let rest = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    let rest = rest.and_then(|(_, rest)| rest.trim_start().split_once(' '));
+    rest.filter(|(number, _)| number.bytes().all(|b| b.is_ascii_digit())).map_or(line, |(_, text)| text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::Count;
+
+    #[test]
+    fn lines_of_machines_are_counted() {
+        let mut count = Count::default();
+        for line in [
+            "[6.1]   5 test a::b ... FAILED",
+            "[6.12] 107 test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out",
+            "[6.1] booting linux",
+        ] {
+            count.line(line);
+        }
+        assert_eq!((count.passed, count.failed), (3, 1));
+        assert_eq!(count.failures, ["a::b"]);
+    }
 
     #[test]
     fn lines_of_cargo_test_are_counted() {

@@ -52,6 +52,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     }
     run.unit();
     run.end_to_end();
+    if options.filter.is_none() {
+        run.machines();
+    }
     run.report.finish()
 }
 
@@ -144,6 +147,23 @@ impl Run<'_> {
         let mut tests = self.end_to_end_tests();
         tests.env("RELISTEN_E2E_UNPRIVILEGED", "1");
         self.tests("end-to-end tests as an ordinary user with no_new_privs", &mut tests);
+    }
+
+    /// The part of the suite that speaks to the kernel, on older kernels.
+    fn machines(&mut self) {
+        let name = "tests on Linux 6.1 and 6.12 in virtual machines";
+        if cfg!(not(target_arch = "x86_64")) {
+            self.report.skip(name, "the machines are x86-64");
+            return;
+        }
+        let missing = packages::provide_for_machines();
+        if !missing.is_empty() && self.options.allow_missing {
+            self.report.skip(name, &missing.join("; "));
+            return;
+        }
+        let mut vm = cargo();
+        vm.args(["xtask", "vm"]);
+        self.tests(name, &mut vm);
     }
 
     fn end_to_end_tests(&self) -> Command {

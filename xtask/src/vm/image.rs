@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Programs that tests start, with what they need of libraries. The others of a small system are busybox's.
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 12] = [
     "/bin/busybox",
     "/bin/sh",
     "/bin/bash",
     "/bin/mount",
     "/bin/ip",
     "/sbin/ip",
+    "/bin/ss",
+    "/usr/bin/ss",
     "/usr/bin/unshare",
     "/usr/bin/setpriv",
     "/usr/bin/nsenter",
@@ -23,7 +25,7 @@ const PROGRAMS: [&str; 10] = [
 ];
 
 /// Of these one or the other is there.
-const EITHER: [&str; 4] = ["/bin/bash", "/bin/ip", "/sbin/ip", "/usr/bin/nsenter"];
+const EITHER: [&str; 6] = ["/bin/bash", "/bin/ip", "/sbin/ip", "/bin/ss", "/usr/bin/ss", "/usr/bin/nsenter"];
 
 /// Links to /usr on most systems.
 const TOPS: [&str; 4] = ["/bin", "/sbin", "/lib", "/lib64"];

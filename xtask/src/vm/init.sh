@@ -41,6 +41,16 @@ run() {
     echo "@end $name $? $(($(cut -d. -f1 /proc/uptime) - begin))"
 }
 
+# not_on_6_1 TEST: the next command leaves it out there.
+not_on_6_1() {
+    case $KERNEL in
+    6.1.*)
+        LEFT_OUT="$LEFT_OUT --skip $1"
+        echo "$1: resets without a socket are not told on this kernel" >>"$RELISTEN_SKIPPED"
+        ;;
+    esac
+}
+
 . /suite
 sed 's/^/@skipped /' "$RELISTEN_SKIPPED"
 echo "@over"

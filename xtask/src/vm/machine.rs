@@ -128,7 +128,9 @@ mod tests {
     fn what_the_first_process_says() {
         let mut outcome = Outcome::default();
         let said = ["@begin a/b", "@end a/b 0 3", "test x ... ok", "@end a/c 101 1", "@end a/d 137 99"];
-        said.into_iter().for_each(|line| outcome.take(line));
+        for line in said {
+            outcome.take(line);
+        }
         assert_eq!(outcome.passed, 1);
         assert_eq!(outcome.failures, ["a/c failed", "a/d was killed, or took too long"]);
         assert!(!outcome.over);
