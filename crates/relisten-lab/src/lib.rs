@@ -1,4 +1,12 @@
-//! relisten-lab
+//! Phenomena of listeners reproduced on this kernel, measured and drawn; and the load client.
+//!
+//! An [`Experiment`](experiment::Experiment) gives an [`Outcome`](outcome::Outcome): tables, plots and checks as data.
+//! [`run`](run::run) runs each in a process and namespaces of its own and makes a [`Report`](report::Report) of them.
 #![forbid(unsafe_code)]
 
+pub mod experiment;
+pub mod experiments;
 pub mod load;
+pub mod outcome;
+pub mod report;
+pub mod run;

@@ -1,4 +1,4 @@
-//! A network namespace of one's own.
+//! Namespaces of one's own.
 
 use std::io;
 
@@ -15,6 +15,27 @@ pub fn unshare_network() -> io::Result<()> {
         return Ok(());
     }
     unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET)
+}
+
+/// `unshare(CLONE_NEWNET | CLONE_NEWPID | CLONE_NEWNS)`: this process gets new network and mount namespaces, and its next
+/// child is the first process of a new process namespace; when that one ends, the kernel kills all that it has started.
+/// Where that is not allowed, the same in a new user namespace, in which this user is root. Linux 3.8. The process must
+/// have one thread only.
+///
+/// # Errors
+///
+/// As for [`unshare_network`]; also those of writing `/proc/self/uid_map` and `gid_map`.
+pub fn unshare_sandbox() -> io::Result<()> {
+    let flags = libc::CLONE_NEWNET | libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+    if unshare(flags).is_ok() {
+        return Ok(());
+    }
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    unshare(libc::CLONE_NEWUSER | flags)?;
+    // The next program would lose its capabilities if it were not root here. user_namespaces(7): groups first.
+    std::fs::write("/proc/self/setgroups", "deny")?;
+    std::fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
+    std::fs::write("/proc/self/gid_map", format!("0 {group} 1"))
 }
 
 fn unshare(flags: libc::c_int) -> io::Result<()> {

@@ -27,8 +27,9 @@ pub fn try_in_own_namespace() -> Result<Migration, DiagError> {
     try_here().map_err(|e| failed("two listeners on loopback")(e.into()))
 }
 
-/// `RTM_NEWLINK` with `IFF_UP` for interface 1, which is `lo` in every namespace (rtnetlink(7)).
-fn bring_up_loopback() -> Result<(), Errno> {
+/// Brings up loopback in this thread's network namespace: `RTM_NEWLINK` with `IFF_UP` for interface 1, which is `lo` in
+/// every namespace (rtnetlink(7)). Needs CAP_NET_ADMIN there.
+pub fn bring_up_loopback() -> Result<(), Errno> {
     const RTM_NEWLINK: u16 = 16;
     const NLM_F_REQUEST_ACK: u16 = 5;
     const IFF_UP: u32 = 1;

@@ -1,0 +1,11 @@
+//! The experiments, one file each.
+
+use crate::experiment::Experiment;
+
+/// All of them, in the order of reports.
+pub const ALL: &[&dyn Experiment] = &[];
+
+/// By its name.
+pub fn find(name: &str) -> Option<&'static dyn Experiment> {
+    ALL.iter().copied().find(|experiment| experiment.name() == name)
+}

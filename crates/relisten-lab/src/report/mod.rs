@@ -1,0 +1,65 @@
+//! What a run of experiments found, on which machine; as JSON, and as one HTML page.
+
+mod html;
+mod machine;
+mod svg;
+
+pub use html::html;
+pub use machine::Machine;
+pub use svg::svg;
+
+use crate::experiment::Scale;
+use crate::outcome::Outcome;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The version of a report's JSON: `docs/schema/lab.json`. Fields are only ever added under one version.
+pub const SCHEMA: u32 = 1;
+
+/// A run of experiments.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The version of relisten.
+    pub relisten: String,
+    /// Where it ran.
+    pub machine: Machine,
+    /// How thoroughly.
+    pub scale: Scale,
+    /// Where chance began.
+    pub seed: u64,
+    /// One for each experiment, in the order in which they ran.
+    pub runs: Vec<Run>,
+}
+
+/// A run of one experiment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Run {
+    /// The experiment.
+    pub name: String,
+    /// What it shows: one sentence.
+    pub shows: String,
+    /// The command that runs it again.
+    pub again: String,
+    /// How long it took.
+    pub seconds: f64,
+    /// Why it has no outcome. An experiment that can't be tried on this machine has one that says so.
+    pub failed: Option<String>,
+    /// What was found.
+    pub outcome: Outcome,
+}
+
+impl Run {
+    /// It went well, and all of its checks hold.
+    pub fn held(&self) -> bool {
+        self.failed.is_none() && self.outcome.held()
+    }
+}
+
+impl Report {
+    /// All went well, and all checks hold.
+    pub fn held(&self) -> bool {
+        self.runs.iter().all(Run::held)
+    }
+}
