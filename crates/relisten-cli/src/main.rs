@@ -13,6 +13,7 @@ mod export;
 mod fuzz_tests;
 mod instance;
 mod instances;
+mod lab;
 mod load;
 mod log;
 mod render;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         Some(Command::Steer(args)) => instance::steer(&args),
         Some(Command::Weight(args)) => instance::weight(&args),
         Some(Command::Load(args)) => return load::run(*args),
+        Some(Command::Lab(args)) => return lab::run(args),
         Some(Command::Trace(args)) => trace::run(&args),
         Some(Command::Worker(args)) => return serve::run(&args),
         Some(Command::Completions(args)) => docs::completions(&args),

@@ -13,6 +13,7 @@ pub(crate) use instance::{Reach, ReloadArgs, ScaleArgs, StatusArgs, SteerArgs, S
 pub(crate) use run::{DEFAULTS, RunOptions};
 pub(crate) use values::{LogFormat, Span};
 
+use crate::lab::LabArgs;
 use crate::load::LoadArgs;
 use crate::serve::ServeArgs;
 use crate::trace::TraceArgs;
@@ -73,6 +74,9 @@ pub(crate) enum Command {
 
     #[command(after_help = text::LOAD_EXAMPLES)]
     Load(Box<LoadArgs>),
+
+    #[command(after_help = text::LAB_EXAMPLES)]
+    Lab(LabArgs),
 
     #[command(after_help = text::TRACE_EXAMPLES)]
     Trace(TraceArgs),

@@ -131,3 +131,13 @@ Examples:
   relisten man | man -l -
   relisten man run | man -l -
   relisten man --dir ~/.local/share/man/man1";
+
+pub(super) const LAB_EXAMPLES: &str = "\
+Examples:
+  relisten lab list
+  relisten lab run --quick --html report.html
+      Every experiment, in a minute or two, as one page
+  relisten lab run herd balance
+      These two, with figures over several rounds
+  relisten lab run herd --hold 2s
+      Ten processes at one listening socket: who wakes, and who wins";

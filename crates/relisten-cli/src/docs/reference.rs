@@ -21,6 +21,9 @@ pub(crate) fn reference() -> String {
     for command in tree.get_subcommands_mut().filter(|command| !command.is_hide_set()) {
         let title = format!("relisten {}", command.get_name());
         section(&title, &command.render_long_help().to_string());
+        for part in command.get_subcommands_mut().filter(|part| !part.is_hide_set()) {
+            section(&format!("{title} {}", part.get_name()), &part.render_long_help().to_string());
+        }
     }
     out.push_str("\n## Exit codes\n\n| code | meaning |\n|---|---|\n");
     for exit in Exit::ALL {
