@@ -17,3 +17,5 @@ pub mod sockopt;
 pub mod spawn;
 pub mod stray;
 pub mod tcp;
+#[cfg(feature = "uring")]
+pub mod uring;

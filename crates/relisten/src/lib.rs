@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod dispatch;
 pub mod group;
 pub mod id;
 pub mod listener;
