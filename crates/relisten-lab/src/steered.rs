@@ -64,7 +64,7 @@ impl Steered {
 
     /// From now on this listener gets nothing new; it may be closed.
     pub fn avoid(&self, place: usize) {
-        self.members[place].set(Avoid::LEAVING);
+        self.members[place].set(Avoid::DRAINING);
     }
 
     /// New connections that each listener was given.

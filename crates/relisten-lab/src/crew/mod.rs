@@ -135,7 +135,7 @@ impl Crew {
 fn address(listeners: &[Listener]) -> Result<SocketAddr, Failure> {
     use relisten::address::Endpoint;
     match listeners.first().map(Listener::endpoint) {
-        Some(Endpoint::Tcp { address, .. }) => Ok(*address),
+        Some(Endpoint::Tcp { addr, .. }) => Ok(*addr),
         _ => Err(Failure::Unexpected("a model without a TCP listener".to_owned())),
     }
 }
