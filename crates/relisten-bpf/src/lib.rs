@@ -21,6 +21,7 @@
 
 pub mod abi;
 mod avoid;
+pub mod cgroup;
 mod counting;
 mod counts;
 mod descriptors;

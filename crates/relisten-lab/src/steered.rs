@@ -4,13 +4,11 @@ use crate::experiment::Failure;
 use relisten::listener::Listener;
 use relisten_bpf::group::Attached;
 use relisten_bpf::{Avoid, Choice, Counting, Group, Loaded, Policy, Steering, Table};
-use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 
 /// The program, in force as long as the group has a member. Dropping this ends the counting only.
 pub struct Steered {
-    steering: Steering,
     members: Vec<relisten_bpf::Listener>,
     group: Group<Attached>,
     _counting: Option<Counting>,
@@ -24,11 +22,19 @@ impl Steered {
     ///
     /// [`Failure::Skip`] where eBPF can't be had.
     pub fn attach(listeners: &[Listener], policy: Policy) -> Result<Self, Failure> {
-        let skip = |error: &dyn std::error::Error| Failure::Skip(format!("eBPF: {error}"));
-        let mut steering = Loaded::load(1).map_err(|e| skip(&e))?.open().map_err(|e| skip(&e))?;
+        let steering = Loaded::load(1).map_err(|e| skip(&e))?.open().map_err(|e| skip(&e))?;
+        Self::attach_loaded(steering, listeners, policy)
+    }
+
+    /// As [`attach`](Self::attach), with programs that are loaded already.
+    pub fn attach_loaded(
+        mut steering: Steering,
+        listeners: &[Listener],
+        policy: Policy,
+    ) -> Result<Self, Failure> {
         let counting = match policy {
             Policy::LeastConnections => {
-                let cgroup = own_cgroup()
+                let cgroup = relisten_bpf::cgroup::own()
                     .map_err(|error| Failure::Skip(format!("a cgroup of version 2 to count in: {error}")))?;
                 Some(steering.count(cgroup).map_err(|e| skip(&e))?)
             }
@@ -48,7 +54,7 @@ impl Steered {
         let group = group.publish(&table).map_err(|e| Failure::Unexpected(e.to_string()))?;
         let first = listeners.first().ok_or(io::ErrorKind::InvalidInput)?;
         let group = group.attach(first).map_err(|(_, error)| error)?;
-        Ok(Self { steering, members, group, _counting: counting })
+        Ok(Self { members, group, _counting: counting })
     }
 
     /// Another policy, from now on.
@@ -62,9 +68,9 @@ impl Steered {
         self.group.attach_again(member)
     }
 
-    /// From now on this listener gets nothing new; it may be closed.
-    pub fn avoid(&self, place: usize) {
-        self.members[place].set(Avoid::DRAINING);
+    /// Whether this listener gets new connections, from now on.
+    pub fn serve(&self, place: usize, serves: bool) {
+        self.members[place].set(if serves { Avoid::NOTHING } else { Avoid::DRAINING });
     }
 
     /// New connections that each listener was given.
@@ -76,11 +82,10 @@ impl Steered {
     pub fn program(&self) -> BorrowedFd<'_> {
         self.group.program()
     }
+}
 
-    /// Open connections that came from the queue of a listener that left.
-    pub fn moved(&self) -> u64 {
-        self.steering.moved()
-    }
+fn skip(error: &dyn std::error::Error) -> Failure {
+    Failure::Skip(format!("eBPF: {error}"))
 }
 
 fn table(policy: Policy, members: &[relisten_bpf::Listener]) -> Table {
@@ -100,18 +105,4 @@ pub fn name(policy: Policy) -> &'static str {
         Policy::ClientIp => "client-ip",
         Policy::Weighted => "weighted",
     }
-}
-
-/// The cgroup of version 2 that this process is in.
-fn own_cgroup() -> io::Result<File> {
-    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
-    let root = mounts.lines().find_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let path = words.next()?;
-        (words.next()? == "cgroup2").then(|| path.to_owned())
-    });
-    let root = root.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "it is not mounted"))?;
-    let own = std::fs::read_to_string("/proc/self/cgroup")?;
-    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
-    File::open(format!("{root}{own}"))
 }

@@ -7,7 +7,6 @@
 mod async_fd;
 pub mod attach;
 mod caller;
-mod cgroup;
 pub mod core;
 pub mod hang;
 pub mod keeper;

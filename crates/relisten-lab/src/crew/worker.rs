@@ -127,6 +127,7 @@ impl Worker {
             Err(error) if models::is_over(&error) => {
                 // To be told so is no waking up.
                 self.tally.woke -= 1;
+                self.tally.events.pop();
                 Took::Over
             }
             Err(_) => {

@@ -215,7 +215,6 @@ fn one_connection(
             let events = tally.iter().flat_map(|tally| &tally.events);
             events.map(move |event| (event.at.saturating_sub(begin) as f64 / 1e6, process, event.what))
         })
-        .filter(|(after, ..)| *after < (hold.as_secs_f64() + 0.05) * 1e3 + 1000.0)
         .collect();
     events.sort_by(|a, b| a.0.total_cmp(&b.0));
     Ok(events)

@@ -154,7 +154,7 @@ pub fn run(options: &Options, exe: &Path, attached: impl FnOnce(&Steered)) -> Re
         .map_err(|e: LoadError| AttachError::Load(chain(&e)))?;
     let steering = Steering::open(descriptors).map_err(|e| AttachError::Load(chain(&e)))?;
     // The server's cgroup is not ours.
-    let counting = crate::cgroup::root().and_then(|cgroup| steering.count(cgroup.as_fd()));
+    let counting = relisten_bpf::cgroup::root().and_then(|cgroup| steering.count(cgroup.as_fd()));
     let counting = counting.map_err(|error| tracing::warn!(%error, "open connections can't be counted")).ok();
     let mut all = All {
         port,

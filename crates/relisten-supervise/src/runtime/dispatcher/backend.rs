@@ -126,7 +126,7 @@ impl Dispatcher {
 
     /// They are there, or can't be had.
     pub(in crate::runtime) fn loaded(&mut self, loaded: Result<Descriptors, LoadError>) {
-        let cgroup = crate::cgroup::own();
+        let cgroup = relisten_bpf::cgroup::own();
         let cgroup = cgroup.as_ref().map(|fd| fd.as_fd()).ok();
         let ebpf = loaded.and_then(|descriptors| Ok(Ebpf::new(descriptors, cgroup)?));
         match ebpf {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 /// Its directory, opened. Workers are in it or below it, and so are the listeners that they make.
-pub(crate) fn own() -> io::Result<OwnedFd> {
+pub fn own() -> io::Result<OwnedFd> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup of version 2 is mounted");
     let (root, mount) = mounts.lines().find_map(cgroup2).ok_or_else(missing)?;
@@ -19,7 +19,7 @@ pub(crate) fn own() -> io::Result<OwnedFd> {
 }
 
 /// The directory of the topmost one that can be seen, opened: every process's is below it.
-pub(crate) fn root() -> io::Result<OwnedFd> {
+pub fn root() -> io::Result<OwnedFd> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let missing = || io::Error::new(io::ErrorKind::NotFound, "no cgroup of version 2 is mounted");
     let (_, mount) = mounts.lines().find_map(cgroup2).ok_or_else(missing)?;
