@@ -52,7 +52,7 @@ impl Steered {
         let full = || Failure::Unexpected("too many groups".to_owned());
         let group = steering.group().ok_or_else(full)?;
         let group = group.publish(&table).map_err(|e| Failure::Unexpected(e.to_string()))?;
-        let first = listeners.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let first = listeners.first().ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
         let group = group.attach(first).map_err(|(_, error)| error)?;
         Ok(Self { members, group, _counting: counting })
     }

@@ -1,8 +1,11 @@
 //! The workers of an accept model: threads, or processes that this program starts as itself.
 
+mod holder;
 mod process;
 mod worker;
 
+pub(crate) use holder::Idle;
+pub use holder::{Holder, serve_until_shut};
 pub use process::worker;
 pub use worker::{Event, Happened, Service, Tally, Task, Took, Worker};
 

@@ -157,6 +157,12 @@ impl Worker {
         }
     }
 
+    /// Closes a connection without a word: for models that are broken on purpose.
+    pub fn drop_unanswered(&mut self, connection: OwnedFd) {
+        self.tally.accepted += 1;
+        drop(connection);
+    }
+
     /// Connections that it keeps open.
     pub fn kept(&self) -> usize {
         self.kept.len()
@@ -172,7 +178,7 @@ impl Worker {
 }
 
 /// Reads the head of a request, takes the time that it asks for, answers and closes.
-fn answer(mut stream: TcpStream, index: usize) -> std::io::Result<()> {
+pub(super) fn answer(mut stream: TcpStream, index: usize) -> std::io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let (mut head, mut filled) = ([0; 2048], 0);
     while !head[..filled].ends_with(b"\r\n\r\n") {

@@ -1,8 +1,11 @@
 //! The experiments, one file each.
 
+mod balance;
 mod cost;
 mod group;
+mod hang;
 mod herd;
+mod loss;
 mod measure;
 mod steal;
 
@@ -11,7 +14,7 @@ pub use measure::Account;
 use crate::experiment::Experiment;
 
 /// All of them, in the order of reports.
-pub const ALL: &[&dyn Experiment] = &[&herd::Herd, &steal::Steal, &cost::Cost];
+pub const ALL: &[&dyn Experiment] = &[&herd::Herd, &balance::Balance, &loss::Loss, &hang::Hang, &steal::Steal, &cost::Cost];
 
 /// By its name.
 pub fn find(name: &str) -> Option<&'static dyn Experiment> {

@@ -13,7 +13,7 @@ mod ready;
 mod reuseport;
 mod uring;
 
-use crate::crew::Worker;
+use crate::crew::{Idle, Worker};
 use crate::experiment::Failure;
 use relisten::address::Endpoint;
 use relisten::listener::{ListenOptions, Listener};
@@ -146,9 +146,10 @@ pub const ALL: &[&dyn Model] = &[
     &reuseport::Steered(relisten_bpf::Policy::Weighted),
 ];
 
-/// By its name.
+/// By its name; also the one that is not in the list, of a process that only holds a listener.
 pub fn find(name: &str) -> Option<&'static dyn Model> {
-    ALL.iter().copied().find(|model| model.name() == name)
+    let all = ALL.iter().copied().chain([&Idle as &dyn Model]);
+    all.into_iter().find(|model| model.name() == name)
 }
 
 impl fmt::Debug for dyn Model {

@@ -63,3 +63,22 @@ impl Report {
         self.runs.iter().all(Run::held)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `RELISTEN_BLESS=1` writes it anew.
+    #[test]
+    fn the_schema_is_committed() {
+        let schema = serde_json::to_string_pretty(&schemars::schema_for!(Report)).unwrap() + "\n";
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema/lab.json");
+        if std::env::var_os("RELISTEN_BLESS").is_some_and(|value| value == "1") {
+            std::fs::write(&path, &schema).unwrap();
+        }
+        assert!(
+            std::fs::read_to_string(&path).unwrap_or_default() == schema,
+            "docs/schema/lab.json is not what the code says; RELISTEN_BLESS=1 cargo test -p relisten-lab schema"
+        );
+    }
+}
