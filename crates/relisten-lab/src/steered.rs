@@ -42,7 +42,8 @@ impl Steered {
         };
         let mut members = Vec::new();
         for listener in listeners {
-            let member = steering.claim().ok_or_else(|| Failure::Unexpected("too many listeners".to_owned()))?;
+            let member =
+                steering.claim().ok_or_else(|| Failure::Unexpected("too many listeners".to_owned()))?;
             member.mark(listener)?;
             member.enlist(listener)?;
             member.set(Avoid::NOTHING);
@@ -89,8 +90,11 @@ fn skip(error: &dyn std::error::Error) -> Failure {
 }
 
 fn table(policy: Policy, members: &[relisten_bpf::Listener]) -> Table {
-    let choice =
-        |(id, member): (usize, &relisten_bpf::Listener)| Choice { key: member.key(), id: id as u32, weight: 1 };
+    let choice = |(id, member): (usize, &relisten_bpf::Listener)| Choice {
+        key: member.key(),
+        id: id as u32,
+        weight: 1,
+    };
     Table { policy, live: members.iter().enumerate().map(choice).collect(), ..Table::default() }
 }
 

@@ -95,7 +95,11 @@ fn a_model_that_drops_connections_is_caught() {
     for model in [&Broken { admits: false }, &Broken { admits: true }] {
         let (account, _) = serve(model).unwrap();
         assert!(!account.is_clean(), "{account:?}");
-        assert_eq!((account.offered, account.served + account.lost), (CONNECTIONS, CONNECTIONS), "{account:?}");
+        assert_eq!(
+            (account.offered, account.served + account.lost),
+            (CONNECTIONS, CONNECTIONS),
+            "{account:?}"
+        );
         assert!(account.lost >= 2, "{account:?}");
     }
 }

@@ -31,7 +31,8 @@ impl Acceptor {
     /// said; `EINVAL` when the listener was shut down, or from a kernel that knows no multishot accept.
     pub fn wait(&mut self) -> io::Result<Vec<io::Result<OwnedFd>>> {
         if !self.armed {
-            let accept = opcode::AcceptMulti::new(types::Fd(self.listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
+            let accept =
+                opcode::AcceptMulti::new(types::Fd(self.listener.as_raw_fd())).flags(libc::SOCK_CLOEXEC);
             // SAFETY: push wants what the request refers to to stay valid until it completes: it has no buffer, and the
             // descriptor belongs to `self`, as the ring does, which is dropped first.
             unsafe { self.ring.submission().push(&accept.build()) }.map_err(io::Error::other)?;

@@ -30,8 +30,7 @@ use thiserror::Error;
 
 /// The two ends between the process that accepts and one worker.
 pub fn pair() -> io::Result<(Outlet, Inlet)> {
-    let (ours, theirs) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     Ok((Outlet { socket: ours, open: 0, gone: false }, Inlet { socket: theirs, unsaid: 0 }))
 }
 

@@ -30,10 +30,14 @@ enum LabCommand {
     Run(RunArgs),
     /// The inner run: one experiment, in namespaces of its own
     #[command(hide = true)]
-    Inside { order: String },
+    Inside {
+        order: String,
+    },
     /// A worker of an accept model
     #[command(hide = true)]
-    Worker { order: String },
+    Worker {
+        order: String,
+    },
 }
 
 /// Run experiments, all of them unless some are named

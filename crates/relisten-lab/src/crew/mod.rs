@@ -64,7 +64,12 @@ impl Crew {
     /// # Errors
     ///
     /// [`Failure::Skip`] where the model can't be had here.
-    pub fn start(model: &'static dyn Model, ground: &Ground, kind: Kind, task: &Task) -> Result<Self, Failure> {
+    pub fn start(
+        model: &'static dyn Model,
+        ground: &Ground,
+        kind: Kind,
+        task: &Task,
+    ) -> Result<Self, Failure> {
         if kind == Kind::Processes && !model.in_processes() {
             return Err(Failure::Skip(format!("{}: threads only", model.name())));
         }

@@ -46,7 +46,8 @@ impl Process {
             descriptors: seat.descriptors.len() as i32,
             task: task.clone(),
         };
-        let text = |words: Vec<u8>| CString::new(words).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        let text =
+            |words: Vec<u8>| CString::new(words).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
         let program = text(std::env::current_exe()?.into_os_string().into_vec())?;
         let mut arguments = vec![program.clone()];
         for word in SUBCOMMAND.into_iter().chain([serde_json::to_string(&order)?.as_str()]) {
@@ -134,8 +135,8 @@ pub fn worker(order: &str) -> ExitCode {
 fn work(order: &str) -> Result<(), Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let order: Order = serde_json::from_str(order)?;
-    let model =
-        models::find(&order.model).ok_or_else(|| Failure::Unexpected(format!("no model '{}'", order.model)))?;
+    let model = models::find(&order.model)
+        .ok_or_else(|| Failure::Unexpected(format!("no model '{}'", order.model)))?;
     let taken = (FIRST..FIRST + order.descriptors).map(relisten_sys::fd::take);
     let seat = Seat::of(taken.collect::<io::Result<Vec<_>>>()?);
     let mut worker = Worker::new(order.index, order.task);

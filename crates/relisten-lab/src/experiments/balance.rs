@@ -84,8 +84,12 @@ fn long_lived(context: &mut Context<'_>, outcome: &mut Outcome) -> Result<(), Fa
         let seen = format!("{:.2}", ratio.median);
         let who = format!("{}, long-lived: most / mean", model.name());
         match model.name().as_str() {
-            "epoll exclusive" => outcome.check(who, "above 2: one has more than half", seen, ratio.median > 2.0),
-            "dispatch" | "reuseport round-robin" => outcome.check(who, "at most 1.02", seen, ratio.median <= 1.02),
+            "epoll exclusive" => {
+                outcome.check(who, "above 2: one has more than half", seen, ratio.median > 2.0);
+            }
+            "dispatch" | "reuseport round-robin" => {
+                outcome.check(who, "at most 1.02", seen, ratio.median <= 1.02);
+            }
             "reuseport least-connections" => outcome.check(who, "at most 1.05", seen, ratio.median <= 1.05),
             _ => {}
         }

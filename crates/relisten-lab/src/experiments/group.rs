@@ -39,7 +39,11 @@ impl Group {
 
     /// So many connections, each accepted by whom it came to and ended by a reset, so that no port is used up: how many
     /// each listener had.
-    pub(super) fn connect_and_reset(&self, count: usize, random: &mut fastrand::Rng) -> Result<Vec<u64>, Failure> {
+    pub(super) fn connect_and_reset(
+        &self,
+        count: usize,
+        random: &mut fastrand::Rng,
+    ) -> Result<Vec<u64>, Failure> {
         let mut had = vec![0; self.listeners.len()];
         for _ in 0..count {
             let client = client(self.address, random.u8(1..=250))?;

@@ -60,8 +60,12 @@ impl Experiment for Hang {
             }
             let seen = format!("{:.1} %", share.median * 100.0);
             match *name {
-                "reuseport" => outcome.check(*name, "served after the stop: under 10 %", seen, share.median < 0.1),
-                "accept" => outcome.check(*name, "served after the stop: over 30 %", seen, share.median > 0.3),
+                "reuseport" => {
+                    outcome.check(*name, "served after the stop: under 10 %", seen, share.median < 0.1);
+                }
+                "accept" => {
+                    outcome.check(*name, "served after the stop: over 30 %", seen, share.median > 0.3);
+                }
                 _ => {}
             }
             outcome.check(format!("{name}: lost once the worker goes on"), "0", lost, lost == 0);
@@ -105,7 +109,7 @@ fn stop_one(model: &'static dyn Model, length: Duration) -> Result<Round, Failur
     let report = load.wait();
     crew.stop()?;
     let rate = |from: &crate::load::Snapshot, to: &crate::load::Snapshot| {
-        (to.completed - from.completed) as f64 / (to.elapsed - from.elapsed).as_secs_f64()
+        (to.completed - from.completed) as f64 / to.elapsed.saturating_sub(from.elapsed).as_secs_f64()
     };
     let before = stop.completed as f64 / stop.elapsed.as_secs_f64();
     if stop.completed == 0 {

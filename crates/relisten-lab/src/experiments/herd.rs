@@ -43,7 +43,11 @@ struct Line {
 
 fn every_model(context: &mut Context<'_>, outcome: &mut Outcome) -> Result<(), Failure> {
     let connections = context.pick(200, 1000, 5000);
-    let kinds = context.pick(&[Kind::Processes][..], &[Kind::Processes, Kind::Threads], &[Kind::Processes, Kind::Threads]);
+    let kinds = context.pick(
+        &[Kind::Processes][..],
+        &[Kind::Processes, Kind::Threads],
+        &[Kind::Processes, Kind::Threads],
+    );
     let mut lines: Vec<Line> = Vec::new();
     for (step, model) in models::ALL.iter().copied().enumerate() {
         context.step(step, models::ALL.len(), model.name());
@@ -97,7 +101,12 @@ fn rounds(
         let tallies = crew.stop()?;
         let account = Account::of(&report, &tallies);
         if !account.is_clean() {
-            outcome.check(format!("{}: every connection is served", model.name()), "all", format!("{account:?}"), false);
+            outcome.check(
+                format!("{}: every connection is served", model.name()),
+                "all",
+                format!("{account:?}"),
+                false,
+            );
         }
         let sum = |of: fn(&Tally) -> u64| tallies.iter().flatten().map(of).sum::<u64>() as f64;
         let per_connection = |count: f64| count / connections as f64;
@@ -125,7 +134,8 @@ fn plots(lines: &[Line], outcome: &mut Outcome) {
     let mut woke = Plot::bars("Wake-ups per connection", names(), Axis::new("wake-ups per connection", ""));
     woke.heights("all", shown.iter().map(|line| line.woke.median));
     woke.heights("in vain", shown.iter().map(|line| line.in_vain.median));
-    let mut share = Plot::bars("Largest share of one worker", names(), Axis::new("share of all connections", "%"));
+    let mut share =
+        Plot::bars("Largest share of one worker", names(), Axis::new("share of all connections", "%"));
     share.heights("largest", shown.iter().map(|line| line.most.median));
     outcome.plots.extend([woke, share]);
 }
@@ -193,10 +203,7 @@ fn demonstration(context: &mut Context<'_>, outcome: &mut Outcome) -> Result<(),
 }
 
 /// What happened: milliseconds after the connect, process, what.
-fn one_connection(
-    model: &'static dyn Model,
-    hold: Duration,
-) -> Result<Vec<(f64, usize, Happened)>, Failure> {
+fn one_connection(model: &'static dyn Model, hold: Duration) -> Result<Vec<(f64, usize, Happened)>, Failure> {
     let task = Task { hold, log: true, ..Task::default() };
     let crew = Crew::start(model, &measure::ground(PROCESSES)?, Kind::Processes, &task)?;
     let now = clock_gettime(ClockId::Monotonic);

@@ -102,7 +102,15 @@ impl Experiment for Loss {
         let mut outcome = Outcome::new();
         let mut table = Table::new(
             format!("{CLIENTS} requests on one of two listeners, which leaves"),
-            &[("requests", ""), ("leaves by", ""), ("against it", ""), ("served", ""), ("reset", ""), ("lost otherwise", ""), ("slowest", "ms")],
+            &[
+                ("requests", ""),
+                ("leaves by", ""),
+                ("against it", ""),
+                ("served", ""),
+                ("reset", ""),
+                ("lost otherwise", ""),
+                ("slowest", "ms"),
+            ],
         );
         let cases = cases(context);
         let mut drawn = Vec::new();
@@ -128,7 +136,8 @@ impl Experiment for Loss {
         outcome.tables.push(table);
         let kinds = [Pending::Queued, Pending::LateAck, Pending::NoSynAck];
         let names = kinds.iter().map(|pending| pending.name().to_owned()).collect();
-        let mut plot = Plot::bars("Lost when a listener is closed", names, Axis::new(format!("lost, of {CLIENTS}"), ""));
+        let mut plot =
+            Plot::bars("Lost when a listener is closed", names, Axis::new(format!("lost, of {CLIENTS}"), ""));
         for cure in Cure::ALL {
             let lost = |pending: &Pending| {
                 let found = drawn.iter().find(|(p, c, _)| p == pending && *c == cure);
@@ -292,7 +301,8 @@ fn finish(clients: Vec<Socket>, pending: Pending) -> Result<Fates, Failure> {
         Ok(answer.ends_with("ok\n"))
     };
     let answers: Vec<_> = std::thread::scope(|threads| {
-        let asking: Vec<_> = clients.into_iter().map(|client| threads.spawn(|| (ask(client), begin.elapsed()))).collect();
+        let asking: Vec<_> =
+            clients.into_iter().map(|client| threads.spawn(|| (ask(client), begin.elapsed()))).collect();
         asking.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
     for answer in answers {
@@ -302,7 +312,9 @@ fn finish(clients: Vec<Socket>, pending: Pending) -> Result<Fates, Failure> {
                 fates.served += 1;
                 fates.slowest = fates.slowest.max(after);
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) =>
+            {
                 fates.reset += 1;
             }
             _ => fates.otherwise += 1,

@@ -14,7 +14,8 @@ pub use measure::Account;
 use crate::experiment::Experiment;
 
 /// All of them, in the order of reports.
-pub const ALL: &[&dyn Experiment] = &[&herd::Herd, &balance::Balance, &loss::Loss, &hang::Hang, &steal::Steal, &cost::Cost];
+pub const ALL: &[&dyn Experiment] =
+    &[&herd::Herd, &balance::Balance, &loss::Loss, &hang::Hang, &steal::Steal, &cost::Cost];
 
 /// By its name.
 pub fn find(name: &str) -> Option<&'static dyn Experiment> {

@@ -70,16 +70,26 @@ impl Experiment for Steal {
         }
         outcome.tables.push(table);
         let names = shares.iter().map(|(under, _)| under.name().to_owned()).collect();
-        let mut plot = Plot::bars("What the foreign socket takes", names, Axis::new("share of all connections", "%"));
+        let mut plot =
+            Plot::bars("What the foreign socket takes", names, Axis::new("share of all connections", "%"));
         plot.heights("foreign", shares.iter().map(|(_, share)| share.median));
         outcome.plots.push(plot);
         for (under, share) in shares {
             let seen = format!("{:.1} %", share.median);
             match under {
-                Under::Nothing => outcome.check(under.name(), "about a fifth", seen, (10.0..30.0).contains(&share.median)),
-                Under::Classic | Under::Ebpf => outcome.check(under.name(), "nothing", seen, share.max == 0.0),
+                Under::Nothing => {
+                    outcome.check(under.name(), "about a fifth", seen, (10.0..30.0).contains(&share.median));
+                }
+                Under::Classic | Under::Ebpf => {
+                    outcome.check(under.name(), "nothing", seen, share.max == 0.0);
+                }
                 Under::ClassicAfterALeave => {
-                    outcome.check(under.name(), "something, until the program is replaced", seen, share.median > 0.0);
+                    outcome.check(
+                        under.name(),
+                        "something, until the program is replaced",
+                        seen,
+                        share.median > 0.0,
+                    );
                 }
             }
         }

@@ -49,6 +49,7 @@ impl Outcome {
     }
 
     /// Says that something could not be tried here.
+    #[allow(clippy::needless_pass_by_value, reason = "callers give what they have")]
     pub fn skip(&mut self, what: impl Into<String>, why: impl ToString) {
         self.skipped.push(Skipped { what: what.into(), why: why.to_string() });
     }
@@ -59,6 +60,7 @@ impl Outcome {
     }
 
     /// A direction that must hold.
+    #[allow(clippy::needless_pass_by_value, reason = "callers give what they have")]
     pub fn check(
         &mut self,
         name: impl Into<String>,
@@ -66,6 +68,11 @@ impl Outcome {
         seen: impl ToString,
         held: bool,
     ) {
-        self.checks.push(Check { name: name.into(), expected: expected.into(), seen: seen.to_string(), held });
+        self.checks.push(Check {
+            name: name.into(),
+            expected: expected.into(),
+            seen: seen.to_string(),
+            held,
+        });
     }
 }

@@ -88,7 +88,11 @@ fn verdict(check: &Check) -> Markup {
 }
 
 fn mark(held: bool) -> Markup {
-    if held { html! { span.good { "✓" } } } else { html! { span.bad { "✗" } } }
+    if held {
+        html! { span.good { "✓" } }
+    } else {
+        html! { span.bad { "✗" } }
+    }
 }
 
 #[cfg(test)]
@@ -117,7 +121,14 @@ mod tests {
             outcome,
         };
         let machine = Machine::read();
-        Report { schema: SCHEMA, relisten: "0".into(), machine, scale: Scale::Quick, seed: 1, runs: vec![run] }
+        Report {
+            schema: SCHEMA,
+            relisten: "0".into(),
+            machine,
+            scale: Scale::Quick,
+            seed: 1,
+            runs: vec![run],
+        }
     }
 
     #[test]
@@ -134,8 +145,13 @@ mod tests {
     #[test]
     fn everything_is_on_the_page() {
         let page = html(&report());
-        let words =
-            ["one sentence", "relisten lab run herd --seed 1", "&lt;script&gt;", "0 of 1 checks hold", "refused"];
+        let words = [
+            "one sentence",
+            "relisten lab run herd --seed 1",
+            "&lt;script&gt;",
+            "0 of 1 checks hold",
+            "refused",
+        ];
         for word in words {
             assert!(page.contains(word), "{word}");
         }

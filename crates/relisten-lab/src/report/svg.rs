@@ -34,7 +34,9 @@ type Error = DrawingAreaErrorKind<<SVGBackend<'static> as DrawingBackend>::Error
 /// What the drawing library says.
 pub fn svg(plot: &Plot) -> Result<String, String> {
     let height = match plot.shape {
-        Shape::Bars => 80 + (plot.names.len() * (plot.series.len().max(1)) + plot.names.len() / 2) as u32 * BAR,
+        Shape::Bars => {
+            80 + (plot.names.len() * (plot.series.len().max(1)) + plot.names.len() / 2) as u32 * BAR
+        }
         Shape::Lines | Shape::Points => HEIGHT,
     };
     let mut text = String::new();
@@ -89,7 +91,12 @@ fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Error> {
     }
     if plot.series.len() > 1 {
         let place = SeriesLabelPosition::UpperLeft;
-        chart.configure_series_labels().position(place).border_style(INK.mix(0.3)).label_font(font(13)).draw()?;
+        chart
+            .configure_series_labels()
+            .position(place)
+            .border_style(INK.mix(0.3))
+            .label_font(font(13))
+            .draw()?;
     }
     Ok(())
 }
@@ -136,7 +143,12 @@ fn bars(plot: &Plot, area: &Area<'_>) -> Result<(), Error> {
     }
     if plot.series.len() > 1 {
         let place = SeriesLabelPosition::LowerRight;
-        chart.configure_series_labels().position(place).border_style(INK.mix(0.3)).label_font(font(13)).draw()?;
+        chart
+            .configure_series_labels()
+            .position(place)
+            .border_style(INK.mix(0.3))
+            .label_font(font(13))
+            .draw()?;
     }
     Ok(())
 }

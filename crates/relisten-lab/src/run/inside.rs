@@ -38,7 +38,7 @@ pub fn inside(order: &str) -> ExitCode {
 fn first_process(order: &Order) -> ExitCode {
     let within = Order { within: true, ..order.clone() };
     let status = super::command(&within)
-        .and_then(|mut command: Command| Ok(command.status()?))
+        .and_then(|mut command: Command| command.status())
         .map(|status| status.success());
     if matches!(status, Ok(true)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -69,20 +69,21 @@ fn perform(order: &Order) -> Message {
     let mut progress = |progress| {
         say(&Message::Progress(progress));
     };
-    let result = scratch(order).map_err(Failure::kernel("a directory for the experiment")).and_then(|scratch| {
-        let mut context = Context {
-            random: fastrand::Rng::with_seed(order.wishes.seed),
-            wishes: order.wishes.clone(),
-            scratch: scratch.path(),
-            program: std::env::current_exe().map_err(Failure::kernel("this program's path"))?,
-            shared_network: match &order.isolation {
-                Isolation::Nothing(why) => Some(why.clone()),
-                Isolation::Sandbox | Isolation::Network => None,
-            },
-            progress: &mut progress,
-        };
-        experiment.run(&mut context)
-    });
+    let result =
+        scratch(order).map_err(Failure::kernel("a directory for the experiment")).and_then(|scratch| {
+            let mut context = Context {
+                random: fastrand::Rng::with_seed(order.wishes.seed),
+                wishes: order.wishes.clone(),
+                scratch: scratch.path(),
+                program: std::env::current_exe().map_err(Failure::kernel("this program's path"))?,
+                shared_network: match &order.isolation {
+                    Isolation::Nothing(why) => Some(why.clone()),
+                    Isolation::Sandbox | Isolation::Network => None,
+                },
+                progress: &mut progress,
+            };
+            experiment.run(&mut context)
+        });
     match result {
         Ok(outcome) => Message::Outcome(outcome),
         Err(Failure::Skip(why)) => Message::Skipped(why),
