@@ -66,10 +66,3 @@ fn mistakes() {
         cases.iter().map(|words| format!("$ relisten {}\n{}", words.join(" "), refused(words))).collect();
     insta::assert_snapshot!(said.join("\n"));
 }
-
-#[test]
-fn commands_of_later_issues_do_not_exist() {
-    for command in ["lab", "simulate"] {
-        assert!(tree().find_subcommand(command).is_none(), "{command}");
-    }
-}

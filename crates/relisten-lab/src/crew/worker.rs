@@ -2,7 +2,7 @@
 
 use crate::models;
 use serde::{Deserialize, Serialize};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -182,9 +182,12 @@ pub(super) fn answer(mut stream: TcpStream, index: usize) -> std::io::Result<()>
     stream.set_read_timeout(Some(PATIENCE))?;
     let (mut head, mut filled) = ([0; 2048], 0);
     while !head[..filled].ends_with(b"\r\n\r\n") {
-        match stream.read(&mut head[filled..])? {
-            0 => return Ok(()),
-            count => filled += count,
+        match stream.read(&mut head[filled..]) {
+            Ok(0) => return Ok(()),
+            Ok(count) => filled += count,
+            // With io_uring the kernel interrupts whoever waits, to hand over the next connection.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     let path = String::from_utf8_lossy(&head[..filled]);
