@@ -42,7 +42,7 @@ impl Experiment for Hang {
             let model = models::find(name).ok_or_else(|| Failure::Unexpected(format!("no model {name}")))?;
             let mut rounds = Vec::new();
             for _ in 0..context.rounds() {
-                match stop_one(model, Duration::from_millis(context.pick(800, 1500, 3000))) {
+                match stop_one(model, Duration::from_millis(context.pick(500, 1500, 3000))) {
                     Ok(round) => rounds.push(round),
                     Err(Failure::Skip(why)) => {
                         outcome.skip(*name, why);

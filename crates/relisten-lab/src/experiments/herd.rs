@@ -11,6 +11,10 @@ use std::time::Duration;
 pub(super) struct Herd;
 
 const WORKERS: usize = 8;
+/// Between two connections.
+const PAUSE: Duration = Duration::from_millis(2);
+/// What a worker has to do after waking, in one of the lines.
+const HOLD: Duration = Duration::from_millis(1);
 /// Of the classical demonstration.
 const PROCESSES: usize = 10;
 
@@ -42,7 +46,7 @@ struct Line {
 }
 
 fn every_model(context: &mut Context<'_>, outcome: &mut Outcome) -> Result<(), Failure> {
-    let connections = context.pick(200, 1000, 5000);
+    let connections = context.pick(100, 1000, 5000);
     let kinds = context.pick(
         &[Kind::Processes][..],
         &[Kind::Processes, Kind::Threads],
@@ -53,8 +57,10 @@ fn every_model(context: &mut Context<'_>, outcome: &mut Outcome) -> Result<(), F
         context.step(step, models::ALL.len(), model.name());
         // What can't be processes is shown as threads even if it is quick.
         let kinds = if model.in_processes() { kinds } else { &[Kind::Threads] };
-        for kind in kinds {
-            match rounds(context, model, *kind, connections, outcome) {
+        // The herd shows where workers have more to do than to accept at once.
+        let holds = if model.name() == "epoll" { &[Duration::ZERO, HOLD][..] } else { &[Duration::ZERO] };
+        for (kind, hold) in kinds.iter().flat_map(|kind| holds.iter().map(move |hold| (*kind, *hold))) {
+            match rounds(context, model, kind, hold, connections, outcome) {
                 Ok(line) => lines.push(line),
                 Err(Failure::Skip(why)) => outcome.skip(model.name(), why),
                 Err(other) => return Err(other),
@@ -81,6 +87,7 @@ fn every_model(context: &mut Context<'_>, outcome: &mut Outcome) -> Result<(), F
     plots(&lines, outcome);
     check(&lines, outcome);
     outcome.note("A wake-up is a return from accept, select, poll, epoll_wait or io_uring_enter; in vain: accept said EAGAIN.");
+    outcome.note("Without a hold the winner may be so quick that others look, find nothing and sleep on, without returning. On a busy machine that is the rule.");
     outcome.note("A share of 12.5 % is even. Who sleeps last is woken first where the kernel wakes one (EPOLLEXCLUSIVE).");
     Ok(())
 }
@@ -89,6 +96,7 @@ fn rounds(
     context: &Context<'_>,
     model: &'static dyn Model,
     kind: Kind,
+    hold: Duration,
     connections: u64,
     outcome: &mut Outcome,
 ) -> Result<Line, Failure> {
@@ -96,8 +104,9 @@ fn rounds(
     // Whose turn it is depends on who else runs: where it matters, once more.
     let more = if model.name() == "epoll exclusive" { 2 } else { 0 };
     for _ in 0..context.rounds() + more {
-        let crew = Crew::start(model, &measure::ground(WORKERS)?, kind, &Task::default())?;
-        let report = measure::sequential(crew.address(), connections)?;
+        let crew = Crew::start(model, &measure::ground(WORKERS)?, kind, &Task { hold, ..Task::default() })?;
+        let report =
+            measure::sequential(crew.address(), connections, context.pick(PAUSE, PAUSE / 4, PAUSE / 4))?;
         let tallies = crew.stop()?;
         let account = Account::of(&report, &tallies);
         if !account.is_clean() {
@@ -118,7 +127,7 @@ fn rounds(
     }
     let spread = |figures: Vec<f64>| Spread::of(figures).ok_or(Failure::Unexpected("no rounds".to_owned()));
     Ok(Line {
-        name: model.name(),
+        name: if hold.is_zero() { model.name() } else { format!("{}, hold {hold:?}", model.name()) },
         kind,
         woke: spread(woke)?,
         in_vain: spread(in_vain)?,
@@ -145,7 +154,9 @@ fn check(lines: &[Line], outcome: &mut Outcome) {
         let who = format!("{} ({})", line.name, line.kind.as_str());
         let woke = format!("{:.2} wake-ups per connection", line.woke.median);
         match line.name.as_str() {
-            "epoll" => outcome.check(who, "more than 1 wake-up per connection", woke, line.woke.median > 1.0),
+            "epoll, hold 1ms" => {
+                outcome.check(who, "more than 1 wake-up per connection", woke, line.woke.median > 1.05);
+            }
             "accept" | "reuseport" => {
                 outcome.check(who, "one wake-up per connection", woke, line.woke.median <= 1.01);
             }
@@ -208,7 +219,7 @@ fn one_connection(model: &'static dyn Model, hold: Duration) -> Result<Vec<(f64,
     let crew = Crew::start(model, &measure::ground(PROCESSES)?, Kind::Processes, &task)?;
     let now = clock_gettime(ClockId::Monotonic);
     let begin = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
-    let report = measure::sequential(crew.address(), 1)?;
+    let report = measure::sequential(crew.address(), 1, Duration::ZERO)?;
     if report.lost > 0 {
         return Err(Failure::Unexpected("the one connection was lost".to_owned()));
     }

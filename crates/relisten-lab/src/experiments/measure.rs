@@ -25,9 +25,9 @@ pub(super) fn plan(address: SocketAddr, pace: Pace) -> Result<Plan, Failure> {
     Ok(Plan { pace, timeout: BOUND, ..Plan::get(&format!("http://{address}/"))? })
 }
 
-/// So many connections, one after the other.
-pub(super) fn sequential(address: SocketAddr, count: u64) -> Result<Report, Failure> {
-    let plan = Plan { requests: Some(count), ..plan(address, Pace::Clients(1))? };
+/// So many connections, one after the other, with a pause between: who served the last one waits again.
+pub(super) fn sequential(address: SocketAddr, count: u64, pause: Duration) -> Result<Report, Failure> {
+    let plan = Plan { requests: Some(count), pause, ..plan(address, Pace::Clients(1))? };
     Ok(Runner::start(plan)?.wait())
 }
 

@@ -82,7 +82,8 @@ fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Error> {
             .map(|(x, y)| (on(&plot.x, *x), on(&plot.y, *y)))
             .filter(|(x, y)| x.is_finite() && y.is_finite())
             .collect();
-        let drawn = if plot.shape == Shape::Lines {
+        // A line of one point would not be seen.
+        let drawn = if plot.shape == Shape::Lines && points.len() > 1 {
             chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?
         } else {
             chart.draw_series(points.into_iter().map(|at| Circle::new(at, 3, colour.filled())))?
@@ -105,8 +106,8 @@ fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Error> {
 fn bars(plot: &Plot, area: &Area<'_>) -> Result<(), Error> {
     let height = |x: f64| on(&plot.y, x);
     let all = plot.series.iter().flat_map(|s| &s.points).map(|point| height(point.1));
-    let from = if plot.y.logarithmic { None } else { Some(0.0) };
-    let figures = extent(all.chain(from));
+    let extent = extent(all);
+    let figures = if plot.y.logarithmic { extent } else { 0.0..extent.end.max(0.0) };
     let (count, first) = (plot.names.len(), figures.start);
     let mut chart = ChartBuilder::on(area)
         .margin(10)
@@ -189,7 +190,7 @@ fn extent(figures: impl Iterator<Item = f64>) -> Range<f64> {
         return 0.0..1.0;
     }
     let room = if high > low { (high - low) * 0.04 } else { 1.0 };
-    low..high + room
+    (if high > low { low } else { low - room })..high + room
 }
 
 #[cfg(test)]

@@ -1,0 +1,206 @@
+//! `relisten lab`: every experiment shows its direction here, and leaves nothing behind.
+
+use relisten_e2e::{Scene, Test, cli, process, seconds, wait_until};
+use relisten_lab::report::{Report, Run, SCHEMA};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Runs one experiment the quick way. All of its checks hold.
+fn quick(scene: &Scene, experiment: &str) -> Run {
+    let file = scene.directory().join("report.json");
+    let words = ["lab", "run", experiment, "--quick", "--seed", "7", "--json"];
+    let ran = cli(&[&words[..], &[file.to_str().expect("a path in UTF-8")]].concat());
+    assert!(ran.status.success(), "{ran:#?}");
+    assert!(ran.out.starts_with(experiment) && ran.out.contains("again: relisten lab run"), "{}", ran.out);
+    let text = fs::read_to_string(&file).expect("the report");
+    let mut report: Report = serde_json::from_str(&text).expect("a report");
+    assert_eq!((report.schema, report.seed, report.runs.len()), (SCHEMA, 7, 1));
+    assert!(report.held() && !report.machine.kernel.is_empty());
+    let run = report.runs.remove(0);
+    assert!(run.outcome.tables.iter().all(|table| !table.rows.is_empty()), "{:#?}", run.outcome);
+    run
+}
+
+/// The experiment has looked at this, as root at least, who may do everything.
+fn looked_at(scene: &Scene, run: &Run, checks: &[&str]) {
+    let all: Vec<&str> = run.outcome.checks.iter().map(|check| check.name.as_str()).collect();
+    if scene.is_root() {
+        assert!(run.outcome.skipped.is_empty(), "{:#?}", run.outcome.skipped);
+        for check in checks {
+            assert!(all.contains(check), "{check} is not among {all:#?}");
+        }
+    } else {
+        assert!(!all.is_empty() || !run.outcome.skipped.is_empty());
+    }
+}
+
+/// Shared level-triggered epoll wakes more than once per connection; EPOLLEXCLUSIVE gives one worker more than half.
+#[test]
+fn herd() {
+    Test::new().run(|scene| {
+        let run = quick(scene, "herd");
+        looked_at(
+            scene,
+            &run,
+            &[
+                "epoll, hold 200ms: processes that wake for one connection",
+                "epoll, hold 1ms (processes)",
+                "epoll exclusive (processes)",
+                "accept (processes)",
+                "reuseport round-robin (processes)",
+            ],
+        );
+    });
+}
+
+#[test]
+fn balance() {
+    Test::new().run(|scene| {
+        let run = quick(scene, "balance");
+        let checks = ["epoll exclusive, long-lived: most / mean", "mean with one queue, mean by the hash"];
+        looked_at(scene, &run, &checks);
+    });
+}
+
+/// A closed listener loses connections without migration and none with it.
+#[test]
+fn loss() {
+    Test::new().run(|scene| {
+        let run = quick(scene, "loss");
+        looked_at(
+            scene,
+            &run,
+            &[
+                "in the accept queue, close, nothing",
+                "in the accept queue, close, tcp_migrate_req=1",
+                "in the accept queue, kill of its process, eBPF program",
+                "half open, last ACK late, exit of its process, duplicate held",
+                "half open, SYN+ACK lost, close, nothing",
+            ],
+        );
+    });
+}
+
+#[test]
+fn hang() {
+    Test::new().run(|scene| {
+        let run = quick(scene, "hang");
+        looked_at(scene, &run, &["reuseport", "accept", "reuseport: lost once the worker goes on"]);
+    });
+}
+
+#[test]
+fn steal() {
+    Test::new().run(|scene| {
+        let run = quick(scene, "steal");
+        looked_at(scene, &run, &["the kernel's hash", "classic BPF", "eBPF"]);
+    });
+}
+
+/// The yardstick and every policy are measured.
+#[test]
+fn cost() {
+    Test::new().root().run(|scene| {
+        let run = quick(scene, "cost");
+        looked_at(scene, &run, &["4 listeners: the slowest policy"]);
+        assert_eq!(run.outcome.tables[0].rows.len(), 8);
+    });
+}
+
+/// The page is written, and names and mistakes are told apart.
+#[test]
+fn list_page_and_mistakes() {
+    Test::new().run(|scene| {
+        let list = cli(&["lab", "list"]);
+        assert!(list.status.success() && list.out.lines().count() > 6, "{list:#?}");
+        let page = scene.directory().join("report.html");
+        let ran = cli(&["lab", "run", "--quick", "steal", "steal", "--html", page.to_str().expect("UTF-8")]);
+        assert!(ran.status.success(), "{ran:#?}");
+        let text = fs::read_to_string(&page).expect("the page");
+        assert!(text.contains("<svg") && text.matches("<section").count() == 1);
+        let unknown = cli(&["lab", "run", "luck"]);
+        assert_eq!(unknown.status.code(), Some(2), "{unknown:#?}");
+        assert!(unknown.err.contains("luck") && unknown.err.contains("relisten lab list"), "{unknown:#?}");
+    });
+}
+
+/// What could be left behind: settings, mounts, files.
+#[derive(Debug, PartialEq, Eq)]
+struct Traces {
+    settings: BTreeMap<PathBuf, String>,
+    mounts: String,
+    files: Vec<PathBuf>,
+}
+
+impl Traces {
+    fn read(scene: &Scene) -> Self {
+        let mut settings = BTreeMap::new();
+        read_all(Path::new("/proc/sys/net"), &mut settings);
+        let lists = [Path::new("/run"), Path::new("/tmp"), Path::new("/dev/shm"), scene.directory()];
+        let mut files: Vec<PathBuf> = lists
+            .iter()
+            .filter_map(|list| fs::read_dir(list).ok())
+            .flat_map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())))
+            // Of this experiment: other tests use /tmp at the same time.
+            .filter(|path| path.to_string_lossy().contains("relisten-lab"))
+            .collect();
+        files.sort();
+        Self { settings, mounts: fs::read_to_string("/proc/self/mountinfo").expect("mounts"), files }
+    }
+}
+
+fn read_all(directory: &Path, settings: &mut BTreeMap<PathBuf, String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_all(&path, settings);
+        } else if let Ok(text) = fs::read_to_string(&path) {
+            settings.insert(path, text);
+        }
+    }
+}
+
+/// Starts experiments that change settings and start processes; they are under way when this returns.
+fn under_way() -> Child {
+    let mut command = Command::new(std::env::var_os("RELISTEN_BIN").expect("the sandbox names the binary"));
+    command.args(["lab", "run", "hang", "loss"]).process_group(0);
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
+    wait_until("workers are there", seconds(20), || workers() >= 4);
+    child
+}
+
+fn workers() -> usize {
+    process::all().iter().filter(|process| process.command.contains(" lab worker ")).count()
+}
+
+/// After an experiment, after Ctrl-C, and after the death of the command, all is as before.
+#[test]
+fn nothing_is_left_behind() {
+    Test::new().run(|scene| {
+        let before = Traces::read(scene);
+        assert!(before.settings.len() > 50, "the settings can be read");
+        quick(scene, "loss");
+        scene.nothing_left(&[]);
+        fs::remove_file(scene.directory().join("report.json")).expect("the report");
+        assert_eq!(Traces::read(scene), before);
+
+        let mut interrupted = under_way();
+        let group = Pid::from_child(&interrupted);
+        // As a terminal does it: everybody in the foreground.
+        kill_process_group(group, Signal::INT).expect("Ctrl-C");
+        assert!(!interrupted.wait().expect("wait").success());
+        scene.nothing_left(&[]);
+        assert_eq!(Traces::read(scene), before);
+
+        let mut killed = under_way();
+        killed.kill().expect("kill");
+        killed.wait().expect("wait");
+        scene.nothing_left(&[]);
+        assert_eq!(Traces::read(scene), before);
+    });
+}
