@@ -78,8 +78,9 @@ impl Plot {
         Self { names, ..Self::new(title, Shape::Bars, Axis::new("", ""), y) }
     }
 
-    /// One more series.
-    pub fn series(&mut self, name: impl Into<String>, points: Vec<(f64, f64)>) {
+    /// One more series. What is no number is not known, and left out.
+    pub fn series(&mut self, name: impl Into<String>, mut points: Vec<(f64, f64)>) {
+        points.retain(|(x, y)| x.is_finite() && y.is_finite());
         self.series.push(Series { name: name.into(), points });
     }
 
@@ -87,5 +88,19 @@ impl Plot {
     pub fn heights(&mut self, name: impl Into<String>, heights: impl IntoIterator<Item = f64>) {
         let points = heights.into_iter().enumerate().map(|(place, height)| (place as f64, height));
         self.series(name, points.collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let mut plot = Plot::bars("p", vec!["a".into(), "b".into()], Axis::new("y", ""));
+        plot.heights("one", [f64::NAN, 2.0]);
+        assert_eq!(plot.series[0].points, [(1.0, 2.0)]);
+        let text = serde_json::to_string(&plot).unwrap();
+        assert_eq!(serde_json::from_str::<Plot>(&text).unwrap(), plot);
     }
 }
