@@ -236,8 +236,9 @@ fn environment(command: &mut Command, home: &Path) {
     command.env_clear().env("PATH", path).env("HOME", home).env("TMPDIR", home).env("LANG", "C.UTF-8");
     command.env(DIRECTORY, home).env("XDG_RUNTIME_DIR", home).env("RUST_BACKTRACE", "0");
     let campaign = ["RELISTEN_CAMPAIGN_SEED", "RELISTEN_CAMPAIGN_SECONDS"];
-    for keep in
-        ["RELISTEN_FULL", "RELISTEN_LOG", "LLVM_PROFILE_FILE", "LD_LIBRARY_PATH"].iter().chain(&campaign)
+    for keep in ["RELISTEN_FULL", "RELISTEN_LOG", "RELISTEN_SKIPPED", "LLVM_PROFILE_FILE", "LD_LIBRARY_PATH"]
+        .iter()
+        .chain(&campaign)
     {
         if let Some(value) = std::env::var_os(keep) {
             command.env(keep, value);

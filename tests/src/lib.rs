@@ -25,6 +25,7 @@ pub mod late;
 pub mod load;
 mod per_server;
 pub mod process;
+pub mod puppet;
 mod relisten;
 pub mod rogue;
 mod scene;
@@ -32,7 +33,9 @@ pub mod server;
 mod skip;
 pub mod sockets;
 pub mod status;
+pub mod trace;
 mod wait;
+pub mod wire;
 
 pub use isolate::Test;
 pub use relisten::{Builder, Finished, Relisten, cli};

@@ -1,7 +1,7 @@
 //! What a test finds inside its sandbox.
 
 use crate::isolate::{DIRECTORY, LIMIT_MS};
-use crate::{Builder, process, sockets, wait_until};
+use crate::{Builder, process, skip, sockets, wait_until};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -49,6 +49,11 @@ impl Scene {
     /// Is the test root in the machine's own user namespace?
     pub fn is_root(&self) -> bool {
         rustix::process::geteuid().is_root()
+    }
+
+    /// This machine can't do what the test is about: it is listed, and not passed over in silence.
+    pub fn skip(&self, why: &str) {
+        skip::skip(&self.name, why);
     }
 
     /// Nothing that was started may be left.

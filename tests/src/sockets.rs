@@ -30,9 +30,22 @@ pub fn half_open(port: u16) -> usize {
     connections(port).iter().filter(|row| row.state == "SYN-RECV").count()
 }
 
+/// How many SYNs, final ACKs or datagrams the listeners of a port have dropped.
+pub fn drops(port: u16) -> u64 {
+    let all = ["--tcp", "--udp", "--listening", "--memory"];
+    rows(&all, port).iter().map(|row| row.drops).sum()
+}
+
+/// The limit of the queue of the first listener of a port.
+pub fn limit(port: u16) -> u32 {
+    rows(&["--tcp", "--listening"], port).first().map_or(0, |row| row.limit)
+}
+
 struct Row {
     state: String,
+    limit: u32,
     inode: u64,
+    drops: u64,
 }
 
 /// Everything at the server's side that is neither a listener nor in TIME_WAIT.
@@ -49,7 +62,16 @@ fn rows(what: &[&str], port: u16) -> Vec<Row> {
     let rows = text.lines().map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let inode = words.iter().find_map(|word| word.strip_prefix("ino:")?.parse().ok());
-        Row { state: words.first().unwrap_or(&"").to_string(), inode: inode.unwrap_or(0) }
+        // skmem:(r0,rb131072,...,d7)
+        let drops = words.iter().find_map(|word| word.rsplit_once(",d")?.1.strip_suffix(')')?.parse().ok());
+        // With both protocols asked for, theirs comes first.
+        let numbers = words.iter().filter_map(|word| word.parse().ok()).collect::<Vec<u32>>();
+        Row {
+            state: words.first().unwrap_or(&"").to_string(),
+            limit: numbers.get(1).copied().unwrap_or(0),
+            inode: inode.unwrap_or(0),
+            drops: drops.unwrap_or(0),
+        }
     });
     rows.collect()
 }

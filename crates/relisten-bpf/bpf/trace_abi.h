@@ -93,7 +93,9 @@ struct trace_event {
 	__u8 packet_ttl;
 	__u8 packet_tos;
 	__u8 way;
-	__u8 unused[4];
+	/* A listener that closes stays in its group, so the kernel will try to move what waits for it. */
+	__u8 migrates;
+	__u8 unused[3];
 	__u8 comm[16];
 	__u8 local[16];
 	__u8 remote[16];

@@ -31,7 +31,8 @@ static long tell_queued(__u32 i, struct queue *q)
 
 /*
  * The state changes before the queue is emptied (__tcp_close, tcp_disconnect), in the process that closes: now is the
- * moment to see who waits in it.
+ * moment to see who waits in it. It has left its group already, unless requests are to be moved by the sysctl or by a
+ * program (reuseport_stop_listen_sock): then it is still tied to the group, though no member.
  */
 static __always_inline int listener_closed(void *ctx, const struct sock *sk)
 {
@@ -45,6 +46,7 @@ static __always_inline int listener_closed(void *ctx, const struct sock *sk)
 	e->state = TCP_LISTEN;
 	e->new_state = TCP_CLOSE;
 	fill_group(e, sk);
+	e->migrates = get(sk->sk_reuseport_cb) != NULL;
 	fill_stack(e, ctx);
 	const struct inet_connection_sock *listener = (void *)sk;
 	struct queue q = {

@@ -21,9 +21,7 @@ static __always_inline int dropped(struct bpf_raw_tracepoint_args *ctx, int reas
 	/* What comes for a connection that is gone already is not worth an answer, nor a line. */
 	if (h.protocol == IPPROTO_TCP && flags & RST)
 		return 0;
-	__u32 netns = netns_of_packet(skb);
-	if (!netns && sk)
-		netns = netns_of(sk);
+	__u32 netns = sk ? netns_of(sk) : netns_of_packet(skb);
 	if (c->netns && netns && c->netns != netns)
 		return 0;
 	struct trace_event *e = begin(TRACE_DROPPED);

@@ -265,9 +265,14 @@ static __always_inline bool read_headers(const struct sk_buff *skb, struct heade
 				     h->network + length) == 0;
 }
 
+/* TCP takes the device off, but its route stays. 0: it is not known. */
 static __always_inline __u32 netns_of_packet(const struct sk_buff *skb)
 {
 	const struct net_device *dev = get(skb->dev);
+	if (!dev) {
+		const struct dst_entry *dst = (void *)(get(skb->_skb_refdst) & ~SKB_DST_NOREF);
+		dev = dst ? get(dst->dev) : NULL;
+	}
 	return dev ? get(get(dev->nd_net.net)->ns.inum) : 0;
 }
 

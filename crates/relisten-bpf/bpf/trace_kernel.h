@@ -103,8 +103,13 @@ struct net_device {
 	possible_net_t nd_net;
 };
 
+struct dst_entry {
+	struct net_device *dev;
+};
+
 struct sk_buff {
 	struct sock *sk;
+	unsigned long _skb_refdst;
 	struct net_device *dev;
 	unsigned int len;
 	__u16 transport_header;
@@ -150,6 +155,8 @@ struct bpf_raw_tracepoint_args {
 enum { BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_LRU_HASH = 9, BPF_MAP_TYPE_RINGBUF = 27 };
 enum { TCP_SYN_SENT = 2, TCP_TIME_WAIT = 6, TCP_CLOSE = 7, TCP_LISTEN = 10 };
 enum { IPPROTO_UDP = 17 };
+/* What a route of a packet is marked with. */
+#define SKB_DST_NOREF 1ul
 /* User space looks at the ring by itself, so a busy moment costs no wake-ups. */
 enum { BPF_RB_NO_WAKEUP = 1 << 0 };
 

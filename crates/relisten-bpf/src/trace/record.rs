@@ -161,12 +161,14 @@ pub struct Record {
     pub hash: u32,
     /// Events of this kind that stand behind this one.
     pub count: u32,
-    /// Members of its reuseport group; 0: in none.
+    /// Members of its reuseport group; 0: in none. A listener that closes is no member any more.
     pub group_size: u16,
     /// Its place in the group.
     pub group_index: Option<u16>,
     /// Does a program choose in the group?
     pub group_program: bool,
+    /// Of a listener that closes: does the kernel try to move what waits for it to others of the group?
+    pub migrates: bool,
     /// The packet.
     pub packet: Option<Packet>,
     /// Where the packet was freed.
@@ -210,7 +212,8 @@ impl Record {
         let (group_program, state, new_state, protocol) = (r.u8() != 0, r.u8(), r.u8(), r.u8());
         let (packet_protocol, ttl, tos) = (r.u8(), r.u8(), r.u8());
         let way = if r.u8() == 0 { Way::In } else { Way::Out };
-        r.skip(4);
+        let migrates = r.u8() != 0;
+        r.skip(3);
         let comm = r.bytes::<16>();
         let (local, remote, from, to) = (r.address(), r.address(), r.address(), r.address());
         r.skip(6);
@@ -244,6 +247,7 @@ impl Record {
             group_size,
             group_index: group_index.filter(|_| group_size > 0),
             group_program,
+            migrates,
             packet: (packet_family != 0).then(|| Packet {
                 from: SocketAddr::new(from, source),
                 to: SocketAddr::new(to, destination),

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 const BELIEVED: Duration = Duration::from_secs(10);
 /// How often instances of relisten are asked, and new listeners looked for again whose owner was not found.
 const EVERY: Duration = Duration::from_secs(1);
+/// How far up a process's worker is looked for.
+const GENERATIONS: usize = 8;
 /// An instance that does not answer is not waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -23,6 +25,8 @@ pub(super) struct Owners {
     asked: Option<Instant>,
     /// From relisten's instances.
     slots: HashMap<u64, Worker>,
+    /// Processes that did something, by number, with the kernel's name of them.
+    processes: HashMap<u32, (String, Instant, Worker)>,
 }
 
 impl Owners {
@@ -37,6 +41,29 @@ impl Owners {
             };
         }
         mark_strangers(listeners, &self.foreign);
+    }
+
+    /// Who a process is that the kernel calls so; `None`: it is gone, and nobody asked before.
+    pub(super) fn process(&mut self, pid: u32, name: &str) -> Option<Worker> {
+        self.processes.retain(|_, (_, at, _)| at.elapsed() < BELIEVED);
+        if let Some((known, _, worker)) = self.processes.get(&pid)
+            && known == name
+        {
+            return Some(worker.clone());
+        }
+        let mut worker = Worker { pid, command: owner::command(pid)?, ..Worker::default() };
+        if let Some(slot) = self.slot_of(pid) {
+            worker.instance.clone_from(&slot.instance);
+            worker.slot = slot.slot;
+        }
+        self.processes.insert(pid, (name.to_owned(), Instant::now(), worker.clone()));
+        Some(worker)
+    }
+
+    /// The worker of an instance that this process is, or descends from.
+    fn slot_of(&self, pid: u32) -> Option<&Worker> {
+        let parents = std::iter::successors(Some(pid), |pid| parent(*pid)).take(GENERATIONS);
+        parents.into_iter().find_map(|pid| self.slots.values().find(|worker| worker.pid == pid))
     }
 
     fn ask_instances(&mut self, listeners: &[KnownListener]) {
@@ -98,6 +125,12 @@ impl Owners {
             })
             .collect();
     }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Behind the name, which stands in brackets and may have any characters: the state, and the parent.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// A member of a group that an instance of relisten does not know is foreign; so is, among others' servers, one that

@@ -72,7 +72,7 @@ impl Show {
     }
 
     pub(super) fn end(&mut self, lost: u64) -> io::Result<()> {
-        self.summary.lost = lost;
+        self.summary.finish(lost);
         if self.json {
             let summary = self.summary.clone();
             self.line(&Line::Summary(summary))?;
@@ -82,6 +82,14 @@ impl Show {
         for (cause, count) in self.summary.ranked() {
             writeln!(self.out, "{count:>8}  {:<18}  {}", cause.key(), cause.words())?;
             writeln!(self.out, "{:>8}  {:<18}  {}", "", "", self.paint.dim(cause.advice()))?;
+        }
+        for failed in &self.summary.failed_connects {
+            let who = worker(&failed.worker);
+            writeln!(
+                self.out,
+                "{:>8}  connects to {} by {who} without a port",
+                failed.count, failed.destination
+            )?;
         }
         if lost > 0 {
             writeln!(self.out, "{lost:>8}  events could not be taken down: too many at once")?;

@@ -98,6 +98,11 @@ impl Watch {
                 self.symbols = true;
                 self.engine.set_symbols(kernel::symbols());
             }
+            if Engine::names_process(&record)
+                && let Some(process) = self.owners.process(record.pid, &record.comm)
+            {
+                self.engine.name_process(process);
+            }
             self.engine.record(&record);
         }
         Ok(())

@@ -21,10 +21,10 @@ pub(super) struct Closed {
     /// How: `exited with status 1`.
     pub(super) how: String,
     pub(super) half_open: u32,
-    /// Was it in a group at all; others in it; and does a program choose among them?
-    pub(super) grouped: bool,
-    pub(super) siblings: u16,
-    pub(super) program: bool,
+    /// Others that listened at the same address.
+    pub(super) siblings: usize,
+    /// Does the kernel try to move its requests to these?
+    pub(super) migrates: bool,
     /// Who was in its queue and was not reset yet.
     pub(super) waiting: HashSet<SocketAddr>,
     /// Looks since.
@@ -32,7 +32,13 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    pub(super) fn new(record: &Record, place: Place, worker: Worker, symbols: &Symbols) -> Self {
+    pub(super) fn new(
+        record: &Record,
+        place: Place,
+        worker: Worker,
+        siblings: usize,
+        symbols: &Symbols,
+    ) -> Self {
         Self {
             time_ns: record.time,
             tid: record.tid,
@@ -41,9 +47,8 @@ impl Closed {
             worker,
             how: how(record, symbols),
             half_open: record.half_open,
-            grouped: record.group_size > 0,
-            siblings: record.group_size.saturating_sub(1),
-            program: record.group_program,
+            siblings,
+            migrates: record.migrates,
             waiting: HashSet::new(),
             looks: 0,
         }

@@ -188,6 +188,59 @@ fn an_ack_at_another_listener_was_half_open_at_the_exit_of_the_first() {
     engine.record(&ack);
     let fate = only(&mut engine);
     assert_eq!((fate.cause, fate.listener.unwrap().inode), (Cause::HalfOpenAtExit, Some(11)));
+    // There was one, so the next ACK has another cause.
+    let from = at("127.0.0.1:40001");
+    engine.record(&Record { packet: Some(Packet { from, ..packet(Packet::ACK) }), ..ack });
+    assert_eq!(only(&mut engine).cause, Cause::NoRequest);
+}
+
+#[test]
+fn before_6_10_the_drop_of_the_ack_tells_the_same() {
+    let mut engine = engine();
+    let ack = Record { reason: Some(1), packet: Some(packet(Packet::ACK)), ..record(Kind::Dropped) };
+    engine.record(&ack);
+    assert_eq!(engine.take(), []);
+    close(&mut engine, 1, &[]);
+    let from = at("127.0.0.1:40001");
+    engine.record(&Record { packet: Some(Packet { from, ..packet(Packet::ACK) }), ..ack });
+    let fate = only(&mut engine);
+    assert_eq!((fate.cause, fate.phase, fate.client), (Cause::HalfOpenAtExit, Phase::HalfOpen, Some(from)));
+}
+
+#[test]
+fn moving_failed_only_where_the_kernel_tried() {
+    for (migrates, cause) in [(true, Cause::MigrationFailed), (false, Cause::ListenerClosed)] {
+        let mut engine = engine();
+        engine.record(&Record {
+            inode: 11,
+            socket: 0x11,
+            local: Some(at(SERVER)),
+            migrates,
+            ..record(Kind::ListenerClosed)
+        });
+        let ends = Record { local: Some(at(SERVER)), remote: Some(at(CLIENT)), ..record(Kind::ResetSent) };
+        engine.record(&Record { kind: Kind::QueuedAtClose, other: 0x11, ..ends.clone() });
+        engine.record(&Record { reason: Some(2), ..ends });
+        assert_eq!(only(&mut engine).cause, cause);
+    }
+}
+
+#[test]
+fn of_a_group_the_listener_of_the_process_is_named() {
+    let mut engine = engine();
+    let worker = |pid| Worker { pid, command: format!("server {pid}"), ..Worker::default() };
+    let of = |inode, pid| KnownListener { workers: vec![worker(pid)], ..listener(inode, "0.0.0.0:80") };
+    engine.look(look(1, vec![of(11, 7), of(12, 8)]));
+    let ends = (Some(at(SERVER)), Some(at(CLIENT)));
+    engine.record(&Record {
+        pid: 8,
+        reason: Some(3),
+        local: ends.0,
+        remote: ends.1,
+        ..record(Kind::ResetSent)
+    });
+    let fate = only(&mut engine);
+    assert_eq!((fate.listener.unwrap().inode, fate.worker), (Some(12), Some(worker(8))));
 }
 
 #[test]

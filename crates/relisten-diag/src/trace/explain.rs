@@ -10,11 +10,19 @@ pub(super) fn active(reason: Option<&str>, record: &Record, symbols: &Symbols) -
         Some("TCP_ABORT_ON_MEMORY") => Cause::Memory,
         Some("TCP_KEEPALIVE_TIMEOUT") => Cause::KeepaliveTimeout,
         // close() with SO_LINGER 0 disconnects, as connect() to AF_UNSPEC does.
-        Some("TCP_STATE" | "TCP_DISCONNECT_WITH_DATA") => by_stack(record, symbols).unwrap_or(Cause::Linger),
+        Some("TCP_STATE" | "TCP_DISCONNECT_WITH_DATA") => by_stack(record, symbols).unwrap_or(
+            // Where functions have names and none of them disconnects, it was somebody else (`ss --kill`).
+            if symbols.is_empty() || record.stack.is_empty() { Cause::Linger } else { Cause::OtherReset },
+        ),
         // Kernels before 6.10 give none.
         None => by_stack(record, symbols).unwrap_or(Cause::OtherReset),
         Some(_) => Cause::OtherReset,
     }
+}
+
+/// Is it a timer of the kernel's that gives a connection up, and not a process?
+pub(super) fn by_timer(cause: Cause) -> bool {
+    matches!(cause, Cause::KeepaliveTimeout | Cause::Memory)
 }
 
 /// The functions that lead to the reset tell what the kernel was about.
@@ -69,6 +77,9 @@ mod tests {
         assert_eq!(active(Some("TCP_ABORT_ON_CLOSE"), &none, &symbols), Cause::UnreadData);
         assert_eq!(active(Some("TCP_STATE"), &none, &symbols), Cause::Linger);
         assert_eq!(active(Some("NEW"), &none, &symbols), Cause::OtherReset);
+        let killed = Record { stack: vec![0x11, 0x21], ..Record::default() };
+        let symbols = Symbols::parse("10 T tcp_send_active_reset\n20 T tcp_abort\n");
+        assert_eq!(active(Some("TCP_STATE"), &killed, &symbols), Cause::OtherReset);
         assert_eq!(answered(None, 6), Cause::TimeWait);
         assert_eq!(answered(Some("TCP_ABORT_ON_DATA"), 4), Cause::UnreadData);
     }
