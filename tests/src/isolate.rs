@@ -177,6 +177,8 @@ fn sandbox(mode: Mode, name: &str, home: &Path, limit: Duration) -> Command {
     let mut places = vec![binary::relisten(), binary::servers(), binary::built(), exe];
     // Also as root: some tests run workers as another user.
     if mode != Mode::User {
+        // Nothing may have been built for it yet.
+        std::fs::create_dir_all(binary::built()).expect("directory of built servers");
         script += &mount_for_all(&mut places);
     }
     script += match mode {

@@ -1,11 +1,12 @@
 //! What is told without privileges or parts of the machine, filters, and what is lost.
 
+use relisten_e2e::capture::{Capture, Stream};
 use relisten_e2e::puppet::Puppet;
 use relisten_e2e::trace::{Told, Trace};
 use relisten_e2e::{Test, cli, process, seconds, sockets, wait_until};
 use rustix::process::Signal;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 #[track_caller]
 fn mount(arguments: &[&str]) {
@@ -178,18 +179,19 @@ fn filters() {
 #[test]
 fn words_and_summary() {
     Test::new().root().run(|_| {
-        let mut child = Command::new(std::env::var("RELISTEN_BIN").expect("the binary"));
-        child.args(["trace", "--duration", "4s"]).stdout(std::process::Stdio::piped());
-        let child = child.stderr(std::process::Stdio::piped()).spawn().expect("relisten trace");
-        let mut client = None;
-        let pid = child.id();
+        let mut command = Command::new(std::env::var("RELISTEN_BIN").expect("the binary"));
+        command.args(["trace", "--duration", "3s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("relisten trace");
+        let output = Capture::start("trace", &mut child);
+        let mut status = None;
         wait_until("it is over", seconds(40), || {
-            client = Some(refused(8001)).filter(|_| process::alive(pid)).or(client);
-            client.is_some() && !process::alive(pid)
+            refused(8001);
+            status = child.try_wait().expect("wait");
+            status.is_some()
         });
-        let output = child.wait_with_output().expect("wait");
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{err}");
+        output.finish();
+        let (out, err) = (output.text_of(Stream::Out), output.text_of(Stream::Err));
+        assert!(status.is_some_and(|status| status.success()), "{err}");
         assert!(err.contains("evidence from") && err.contains("raw-tracepoints"), "{err}");
         let lines: Vec<&str> = out.lines().filter(|line| line.contains("-> 127.0.0.1:8001")).collect();
         assert!(!lines.is_empty(), "{out}");

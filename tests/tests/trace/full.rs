@@ -65,7 +65,11 @@ fn accept_queue_at_the_last_ack() {
         assert_eq!(fate.outcome, "dropped");
         let told = trace.end();
         told.only(&["accept-queue-full"]);
-        assert_eq!(total(&told, "accept-queue-full"), sockets::drops(8001));
+        // The kernel counts it twice at the listener; kernels that tell of it by itself tell it once.
+        assert_eq!(sockets::drops(8001), 2);
+        let named =
+            told.fates_of("accept-queue-full").iter().any(|fate| fate.client == Some(client.address()));
+        assert_eq!(total(&told, "accept-queue-full"), if named { 1 } else { 2 });
         drop(clients);
     });
 }

@@ -7,6 +7,9 @@ pub enum TraceError {
     /// The object was refused or its maps could not be made: no privilege, mostly.
     #[error("load the programs (needs CAP_BPF and CAP_PERFMON, or root)")]
     Maps(#[source] Box<aya::EbpfError>),
+    /// Where the kernel's structures have their fields is not told.
+    #[error("the kernel's type information (/sys/kernel/btf/vmlinux)")]
+    Types(#[source] aya::BtfError),
     /// The committed object is not what this code expects: a bug.
     #[error("the object has no '{0}'")]
     Object(&'static str),

@@ -7,7 +7,7 @@ use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbLinkId;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, RawTracePoint};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
@@ -35,8 +35,10 @@ impl std::fmt::Debug for Tracer {
 impl Tracer {
     /// Makes the maps. Takes some 100 ms: the kernel's type information is read.
     pub fn load(config: &Config) -> Result<Self, TraceError> {
+        // Without it the loader would leave every offset as it was where the programs were built.
+        let types = Btf::from_sys_fs().map_err(TraceError::Types)?;
         let mut loader = EbpfLoader::new();
-        loader.verifier_log_level(VerifierLogLevel::DISABLE);
+        loader.btf(Some(&types)).verifier_log_level(VerifierLogLevel::DISABLE);
         let mut object = loader.load(OBJECT).map_err(|e| TraceError::Maps(Box::new(e)))?;
         let ring = RingBuf::try_from(object.take_map("events").ok_or(TraceError::Object("events"))?)?;
         let settings = Array::try_from(object.take_map("config").ok_or(TraceError::Object("config"))?)?;

@@ -141,6 +141,17 @@ fn mark_strangers(listeners: &mut [KnownListener], foreign: &HashSet<u64>) {
         groups.entry((listener.transport as u8, listener.address)).or_default().push(at);
     }
     for members in groups.into_values().filter(|members| members.len() > 1) {
+        let of_instance = |at: &usize| {
+            let workers = &listeners[*at].workers;
+            workers.iter().any(|worker| worker.instance.is_some() || is_relisten(&worker.command))
+        };
+        if members.iter().any(of_instance) {
+            // The instance knows better, as soon as it has been asked.
+            for at in members {
+                listeners[at].foreign = foreign.contains(&listeners[at].inode);
+            }
+            continue;
+        }
         let program = |at: &usize| -> Option<String> {
             let command = &listeners[*at].workers.first()?.command;
             command.split(' ').next().map(str::to_owned)
@@ -152,7 +163,52 @@ fn mark_strangers(listeners: &mut [KnownListener], foreign: &HashSet<u64>) {
         let most = usual.as_ref().map_or(0, |name| count(&Some(name.clone())));
         for (at, program) in members.iter().zip(&programs) {
             let stranger = program.is_some() && *program != usual && most * 2 > members.len();
-            listeners[*at].foreign = stranger || foreign.contains(&listeners[*at].inode);
+            listeners[*at].foreign = stranger;
         }
+    }
+}
+
+/// A supervisor or keeper, which hold duplicates of their workers' listeners.
+fn is_relisten(command: &str) -> bool {
+    let program = command.split(' ').next().unwrap_or_default();
+    program.rsplit('/').next() == Some("relisten")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use relisten_diag::trace::Transport;
+
+    fn listener(inode: u64, command: &str) -> KnownListener {
+        KnownListener {
+            inode,
+            cookie: inode,
+            transport: Transport::Tcp,
+            address: ([127, 0, 0, 1], 80).into(),
+            queue: 0,
+            limit: 1,
+            drops: 0,
+            workers: vec![Worker { pid: 1, command: command.to_owned(), ..Worker::default() }],
+            foreign: false,
+        }
+    }
+
+    fn strangers(commands: &[&str], foreign: &[u64]) -> Vec<u64> {
+        let mut listeners: Vec<_> =
+            commands.iter().zip(0..).map(|(command, i)| listener(i, command)).collect();
+        mark_strangers(&mut listeners, &foreign.iter().copied().collect());
+        listeners.iter().filter(|listener| listener.foreign).map(|listener| listener.inode).collect()
+    }
+
+    #[test]
+    fn who_runs_another_program_than_most_is_a_stranger() {
+        assert_eq!(strangers(&["nginx -a", "nginx -b", "nc -l"], &[]), [2]);
+        assert_eq!(strangers(&["nginx", "nc"], &[]), [0; 0]);
+    }
+
+    #[test]
+    fn of_an_instance_its_status_decides() {
+        assert_eq!(strangers(&["/usr/bin/relisten run", "node", "node", "python3"], &[]), [0; 0]);
+        assert_eq!(strangers(&["/usr/bin/relisten run", "node", "node", "node"], &[3]), [3]);
     }
 }

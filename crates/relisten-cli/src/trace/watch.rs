@@ -3,7 +3,7 @@
 use super::kernel::{self, Kernel};
 use super::owners::Owners;
 use super::{Problem, TraceArgs, levels};
-use relisten_bpf::trace::{Kind, Probe};
+use relisten_bpf::trace::{Kind, Probe, Record};
 use relisten_diag::DiagError;
 use relisten_diag::counters::Counters;
 use relisten_diag::sock_diag::{Extensions, Query, SockDiag, Socket, State, States};
@@ -87,8 +87,13 @@ impl Watch {
 
     fn take_in(&mut self) -> Result<(), DiagError> {
         let records = self.kernel.read();
-        // Whose a new listener is must be known before it is gone again.
-        if records.iter().any(|record| record.kind == Kind::ListenerOpened) {
+        // Whose a new listener is must be known before it is gone again. That a UDP socket is bound is not told.
+        let news = |record: &Record| match record.kind {
+            Kind::ListenerOpened => true,
+            Kind::FlowMoved | Kind::DatagramDropped => self.engine.listener(record.inode).is_none(),
+            _ => false,
+        };
+        if records.iter().any(news) {
             let look = self.look()?;
             self.engine.look(look);
         }

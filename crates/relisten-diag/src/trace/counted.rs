@@ -4,7 +4,10 @@
 use super::engine::Engine;
 use super::{Cause, Fate, KnownListener, Look, Outcome, Phase, Place, Transport};
 use crate::counters::Counters;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+/// The most sockets that are gone and whose counts are remembered.
+const REMEMBERED: usize = 10_000;
 
 /// What has been told already, and what the figures were at the last look.
 #[derive(Debug, Default)]
@@ -13,6 +16,8 @@ pub(super) struct Counted {
     pub(super) by_records: bool,
     pub(super) cookies_told: u64,
     before: Option<Counters>,
+    /// Did an accept queue overflow between the last two looks?
+    overflowed: bool,
     drops: HashMap<u64, Drops>,
 }
 
@@ -51,18 +56,23 @@ impl Engine {
 
     pub(super) fn counted_look(&mut self, look: &Look) {
         let now = look.counters.clone();
+        let first = self.counted.before.is_none();
         let grown = match self.counted.before.replace(now) {
             Some(before) => look.counters.since(&before),
             None => Counters::default(),
         };
         let grew = |name: &str| grown.get("TcpExt", name).unwrap_or(0);
         for listener in &look.listeners {
-            if let Some(fate) = self.unexplained_drops(look.time_ns, listener, &grown) {
+            if let Some(fate) = self.unexplained_drops(look.time_ns, listener, &grown, first) {
                 self.out.push(fate);
             }
         }
-        let alive = |inode: &u64| look.listeners.iter().any(|listener| listener.inode == *inode);
-        self.counted.drops.retain(|inode, _| alive(inode));
+        self.counted.overflowed = grew("ListenOverflows") > 0;
+        // A socket that is shut down may listen again, and goes on counting.
+        if self.counted.drops.len() > look.listeners.len() + REMEMBERED {
+            let alive: HashSet<u64> = look.listeners.iter().map(|listener| listener.inode).collect();
+            self.counted.drops.retain(|inode, _| alive.contains(inode));
+        }
 
         self.moved(look.time_ns, grown.migrated().unwrap_or(0));
         let cookies = grew("SyncookiesSent");
@@ -101,12 +111,14 @@ impl Engine {
         time_ns: u64,
         listener: &KnownListener,
         grown: &Counters,
+        first: bool,
     ) -> Option<Fate> {
         let fresh = !self.counted.drops.contains_key(&listener.inode);
         let drops = self.counted.drops.entry(listener.inode).or_default();
         if fresh {
-            // What was dropped before anybody looked is not news.
-            *drops = Drops { base: listener.drops, last: listener.drops, told: 0 };
+            // What was dropped before anybody looked is not news; but whatever was opened since then is.
+            drops.base = if first { listener.drops } else { 0 };
+            drops.last = drops.base;
         }
         let happened = u64::from(drops.last.wrapping_sub(drops.base));
         let untold = happened.saturating_sub(drops.told);
@@ -118,7 +130,9 @@ impl Engine {
         let grew = |name: &str| grown.get("TcpExt", name).unwrap_or(0) > 0;
         let (cause, phase) = match listener.transport {
             Transport::Udp => (Cause::UdpBufferFull, Phase::Datagram),
-            Transport::Tcp if listener.queue > listener.limit || grew("ListenOverflows") => {
+            Transport::Tcp
+                if listener.queue > listener.limit || grew("ListenOverflows") || self.counted.overflowed =>
+            {
                 (Cause::AcceptQueueFull, Phase::Syn)
             }
             Transport::Tcp if grew("TCPReqQFullDrop") || self.settings.cookies == Some(false) => {

@@ -6,6 +6,8 @@ use super::{Cause, Fate, Outcome, Phase, Place, Transport};
 use relisten_bpf::trace::Record;
 
 const ENOMEM: i32 = 12;
+/// The kernel counts the last ACK of a handshake twice where it drops it (`tcp_v4_syn_recv_sock`, `tcp_v4_rcv`).
+pub(super) const LAST_ACK: u64 = 2;
 
 impl Engine {
     pub(super) fn dropped(&mut self, record: &Record) {
@@ -35,7 +37,12 @@ impl Engine {
                 self.out.push(Fate { evidence, ..fate });
                 return;
             }
-            "TCP_LISTEN_OVERFLOW" => (Cause::AcceptQueueFull, Phase::HalfOpen),
+            // With tcp_abort_on_overflow it was answered by a reset before.
+            "TCP_LISTEN_OVERFLOW" if self.seen.told(client, server, record.time) => return,
+            "TCP_LISTEN_OVERFLOW" => {
+                self.counted.told(record.inode, LAST_ACK);
+                (Cause::AcceptQueueFull, Phase::HalfOpen)
+            }
             "TCP_RFC7323_TW_PAWS" => (Cause::TimeWait, Phase::Syn),
             "TCP_RFC7323_PAWS" | "NOT_SPECIFIED" if record.state == TIME_WAIT => {
                 (Cause::TimeWait, Phase::Syn)

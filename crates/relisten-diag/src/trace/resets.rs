@@ -1,5 +1,6 @@
 //! Connections that were reset, and those that were refused.
 
+use super::drops::LAST_ACK;
 use super::engine::{Engine, LISTEN, SYN_SENT};
 use super::words::{flags_words, group_words, phase_of, queue_words, reason_words};
 use super::{Cause, Fate, Phase, Place, closing, explain};
@@ -83,6 +84,7 @@ impl Engine {
         if record.socket != 0 && record.state == LISTEN {
             if record.queue > record.queue_limit && self.settings.abort_on_overflow == Some(true) {
                 evidence.push(queue_words(record));
+                self.counted.told(record.inode, LAST_ACK);
                 let fate = self.at_listener(record, Cause::AbortOnOverflow, Phase::HalfOpen);
                 self.out.push(Fate { client: Some(client), evidence, ..fate });
                 return;

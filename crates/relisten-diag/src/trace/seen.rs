@@ -25,6 +25,12 @@ impl Seen {
         before.is_some_and(|told| now.saturating_sub(told) < MEMORY)
     }
 
+    /// Was it told already?
+    pub(super) fn told(&self, one: SocketAddr, other: SocketAddr, now: u64) -> bool {
+        let key = if one <= other { (one, other) } else { (other, one) };
+        self.0.get(&key).is_some_and(|told| now.saturating_sub(*told) < MEMORY)
+    }
+
     /// A new connection between the same ends begins.
     pub(super) fn forget(&mut self, one: SocketAddr, other: SocketAddr) {
         self.0.remove(&if one <= other { (one, other) } else { (other, one) });
@@ -40,7 +46,8 @@ mod tests {
         let (a, b) = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
         let mut seen = Seen::default();
         assert!(!seen.again(a, b, 0));
-        assert!(seen.again(b, a, MEMORY - 1));
+        assert!(seen.told(a, b, 0) && seen.again(b, a, MEMORY - 1));
+        assert!(!seen.told(a, b, 3 * MEMORY));
         assert!(!seen.again(b, a, 3 * MEMORY));
         seen.forget(a, b);
         assert!(!seen.again(a, b, 3 * MEMORY));

@@ -5,11 +5,15 @@ use super::closing::Closed;
 use super::engine::TCP;
 use relisten_bpf::trace::{Packet, Record};
 
-/// How far the connection of a record had come. Who is not accepted yet has no inode.
+const ESTABLISHED: u8 = 1;
+const CLOSE_WAIT: u8 = 8;
+
+/// How far the connection of a record had come. No process's is what is not accepted yet, and what is closed already; but
+/// that is in another state then.
 pub(super) fn phase_of(record: &Record) -> Phase {
     match record.inode {
         _ if record.socket == 0 => Phase::Established,
-        0 => Phase::Queued,
+        0 if matches!(record.state, ESTABLISHED | CLOSE_WAIT) => Phase::Queued,
         _ => Phase::Accepted,
     }
 }
