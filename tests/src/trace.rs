@@ -201,7 +201,12 @@ impl Told {
     pub fn only(&self, causes: &[&str]) {
         let known = |fate: &Fate| causes.contains(&fate.cause.as_str()) || fate.is_mark();
         let others: Vec<&Fate> = self.fates.iter().filter(|fate| !known(fate)).collect();
-        assert!(others.is_empty(), "false causes: {others:#?}");
+        let number = others.len();
+        assert!(
+            others.is_empty(),
+            "{number} false causes, the last of them: {:#?}",
+            &others[number.saturating_sub(5)..]
+        );
         assert_eq!(self.summary.lost, 0);
     }
 }

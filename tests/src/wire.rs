@@ -176,12 +176,12 @@ impl Client<'_> {
         tcp.extend(self.server.port().to_be_bytes());
         tcp.extend(self.seq.to_be_bytes());
         tcp.extend((if flags & flag::ACK != 0 { self.ack } else { 0 }).to_be_bytes());
-        tcp.extend([((20 + options.len()) / 4 << 4) as u8, flags]);
+        tcp.extend([(((20 + options.len()) / 4) << 4) as u8, flags]);
         // Window, checksum, urgent pointer.
         tcp.extend([0x40, 0, 0, 0, 0, 0]);
         tcp.extend(options);
         tcp.extend(data);
-        let sum = checksum(self.address.ip(), self.server.ip(), &tcp);
+        let sum = checksum(*self.address.ip(), *self.server.ip(), &tcp);
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
         // Length, identification and the header's checksum are filled in by the kernel.
         let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6, 0, 0];
@@ -194,8 +194,8 @@ impl Client<'_> {
 }
 
 /// Of a TCP segment whose own field is zero (RFC 9293, 3.1).
-fn checksum(from: &Ipv4Addr, to: &Ipv4Addr, tcp: &[u8]) -> u16 {
-    let mut pseudo = Vec::from([from.octets(), to.octets()].concat());
+fn checksum(from: Ipv4Addr, to: Ipv4Addr, tcp: &[u8]) -> u16 {
+    let mut pseudo = [from.octets(), to.octets()].concat();
     pseudo.extend([0, 6]);
     pseudo.extend((tcp.len() as u16).to_be_bytes());
     let words = |bytes: &[u8]| -> u32 {
@@ -248,9 +248,9 @@ mod tests {
     fn a_checksum_checks_itself() {
         let (from, to) = (Ipv4Addr::new(10, 9, 0, 2), SERVER);
         let mut tcp = vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 0, 0, 17, 18, 19];
-        let sum = checksum(&from, &to, &tcp);
+        let sum = checksum(from, to, &tcp);
         tcp[16..18].copy_from_slice(&sum.to_be_bytes());
-        assert_eq!(checksum(&from, &to, &tcp), 0);
+        assert_eq!(checksum(from, to, &tcp), 0);
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn by_a_slot() {
         let mut client = TcpStream::connect(server.address).expect("connect");
         client.write_all(b"GET / HTTP/1.0\r\nContent-Length: 50000\r\n\r\n").expect("write");
         // It may be reset before all of it is sent, and before the answer is read.
-        let _ = client.write_all(&[b'x'; 50_000]).and_then(|()| client.read_to_end(&mut Vec::new()));
+        let _ = client.write_all(&vec![b'x'; 50_000]).and_then(|()| client.read_to_end(&mut Vec::new()));
         let fate = trace.of("unread-data", name(&client));
         let told = fate.worker.clone().expect("a worker");
         let status = relisten.status();

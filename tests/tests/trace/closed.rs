@@ -92,11 +92,15 @@ fn half_open_in_a_group() {
         let _stays = Puppet::listens(scene, "stays", "10.9.0.1:8001", 64);
         let (inode, pid, command) = (leaves.inode("s"), leaves.pid(), leaves.command());
         let mut clients: Vec<_> = (0..MANY).map(|n| wire.client(2, 40_000 + n, 8001)).collect();
-        clients.iter_mut().for_each(|client| client.begin());
+        for client in &mut clients {
+            client.begin();
+        }
         trace.catch_up();
         let before = counter("Tcp", "OutRsts");
         leaves.does("s.close()");
-        clients.iter_mut().for_each(|client| client.acknowledge());
+        for client in &mut clients {
+            client.acknowledge();
+        }
         let lost = || usize::try_from(counter("Tcp", "OutRsts") - before).expect("a number");
         let settled = || sockets::half_open(8001) == 0 && sockets::waiting(8001) + lost() == clients.len();
         wait_until("each is reset or served", seconds(20), settled);
@@ -128,11 +132,15 @@ fn migrated() {
         let (inode, pid, command) = (leaves.inode("s"), leaves.pid(), leaves.command());
         let clients = connect("10.9.0.1:8001", MANY);
         let mut late: Vec<_> = (0..MANY).map(|n| wire.client(2, 40_000 + n, 8001)).collect();
-        late.iter_mut().for_each(|client| client.begin());
+        for client in &mut late {
+            client.begin();
+        }
         trace.catch_up();
         leaves.does("s.close()");
         let queued = counter("TcpExt", "TCPMigrateReqSuccess");
-        late.iter_mut().for_each(|client| client.acknowledge());
+        for client in &mut late {
+            client.acknowledge();
+        }
         let all = usize::from(2 * MANY);
         wait_until("all are in the other's queue", seconds(20), || sockets::waiting(8001) == all);
         let moved = counter("TcpExt", "TCPMigrateReqSuccess");

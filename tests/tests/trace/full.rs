@@ -110,7 +110,9 @@ fn syn_queue() {
         let mut puppet = Puppet::listens(scene, "small", "10.9.0.1:8001", 4);
         let (inode, pid, command) = (puppet.inode("s"), puppet.pid(), puppet.command());
         let mut clients: Vec<_> = (0..8).map(|n| wire.client(2, 40_000 + n, 8001)).collect();
-        clients.iter_mut().for_each(|client| client.syn());
+        for client in &mut clients {
+            client.syn();
+        }
         wait_until("some are dropped", seconds(20), || sockets::drops(8001) > 0);
         // A number comes first; as it is watched for then, the next one has a name.
         trace.wait("syn-queue-full", |_| true);
@@ -139,7 +141,9 @@ fn syn_backlog() {
         let mut puppet = Puppet::listens(scene, "large", "10.9.0.1:8001", 100);
         let (inode, pid, command) = (puppet.inode("s"), puppet.pid(), puppet.command());
         let mut clients: Vec<_> = (0..20).map(|n| wire.client(2, 40_000 + n, 8001)).collect();
-        clients.iter_mut().for_each(|client| client.syn());
+        for client in &mut clients {
+            client.syn();
+        }
         wait_until("some are dropped", seconds(20), || sockets::drops(8001) > 0);
         let fate = trace.wait("syn-queue-full", |_| true);
         fate.is_at("10.9.0.1:8001", inode, pid, &command);
@@ -161,7 +165,9 @@ fn cookies() {
         let mut puppet = Puppet::listens(scene, "small", "10.9.0.1:8001", 4);
         let (inode, pid, command) = (puppet.inode("s"), puppet.pid(), puppet.command());
         let mut clients: Vec<_> = (0..8).map(|n| wire.client(2, 40_000 + n, 8001)).collect();
-        clients.iter_mut().for_each(|client| client.begin());
+        for client in &mut clients {
+            client.begin();
+        }
         assert!(counter("TcpExt", "SyncookiesSent") > 0);
         let fate = trace.wait("syn-cookies", |_| true);
         assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("degraded", "syn"));

@@ -37,6 +37,25 @@ fn nobody_listens() {
     });
 }
 
+/// The last ACK of a handshake that the server knows nothing of.
+#[test]
+fn no_request() {
+    Test::new().root().run(|scene| {
+        let wire = Wire::lay();
+        let trace = Trace::start(&[]);
+        let mut puppet = Puppet::listens(scene, "server", "10.9.0.1:8001", 16);
+        let (inode, pid, command) = (puppet.inode("s"), puppet.pid(), puppet.command());
+        trace.catch_up();
+        let mut client = wire.client(2, 40_000, 8001);
+        client.acknowledge();
+        client.hear(flag::RST);
+        let fate = trace.of("no-request", client.address());
+        fate.is_at("10.9.0.1:8001", inode, pid, &command);
+        assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("reset", "half-open"));
+        trace.end().only(&["no-request"]);
+    });
+}
+
 /// A segment with a timestamp older than one that was seen.
 #[test]
 fn old_timestamp() {

@@ -18,16 +18,17 @@ impl Engine {
         let mut evidence = vec![format!("kernel's reason of the drop: {name}"), flags_words(&packet)];
         let (cause, phase) = match name.as_str() {
             "NO_SOCKET" => {
+                // TCP: a reset goes out as well, and kernels since 6.10 have told that one.
+                if !udp && self.seen.told(client, server, record.time) {
+                    return;
+                }
                 let fate = if udp || packet.is_syn() {
                     Some(self.nobody_listens(record.time, client, server))
                 } else {
                     self.half_open_at(server, record.time)
                 };
-                // TCP: a reset goes out as well, and kernels since 6.10 have told that one.
-                let Some(mut fate) = fate.filter(|_| udp || !self.seen.again(client, server, record.time))
-                else {
-                    return;
-                };
+                let Some(mut fate) = fate else { return };
+                self.seen.again(client, server, record.time);
                 evidence.append(&mut fate.evidence);
                 fate.client = Some(client);
                 if udp {
@@ -43,10 +44,13 @@ impl Engine {
                 self.counted.told(record.inode, LAST_ACK);
                 (Cause::AcceptQueueFull, Phase::HalfOpen)
             }
-            "TCP_RFC7323_TW_PAWS" => (Cause::TimeWait, Phase::Syn),
-            "TCP_RFC7323_PAWS" | "NOT_SPECIFIED" if record.state == TIME_WAIT => {
+            "TCP_RFC7323_TW_PAWS" if packet.is_syn() => (Cause::TimeWait, Phase::Syn),
+            "TCP_RFC7323_PAWS" | "NOT_SPECIFIED" if record.state == TIME_WAIT && packet.is_syn() => {
                 (Cause::TimeWait, Phase::Syn)
             }
+            // What is left of a connection that has ended.
+            "TCP_RFC7323_TW_PAWS" => return,
+            _ if record.state == TIME_WAIT => return,
             "TCP_RFC7323_PAWS" | "TCP_RFC7323_PAWS_ACK" => (Cause::Paws, phase_of(record)),
             // Of a datagram its socket tells.
             "PROTO_MEM" if udp => return,

@@ -32,6 +32,8 @@ pub struct Engine {
     pub(super) seen: Seen,
     /// Resets that arrived. On loopback that is told before the one who sent it tells why.
     arrived: VecDeque<Record>,
+    /// Resets of connections that had ended, unless their clients, on this machine, turn out to be hit by them.
+    pub(super) doubtful: VecDeque<Fate>,
     pub(super) counted: Counted,
     pub(super) out: Vec<Fate>,
 }
@@ -100,7 +102,10 @@ impl Engine {
                 None => self.reset_by_process(record),
                 Some(packet) => self.reset_in_answer(record, &packet),
             },
-            Kind::ResetReceived => self.arrived.push_back(record.clone()),
+            Kind::ResetReceived => {
+                self.believe(record);
+                self.arrived.push_back(record.clone());
+            }
             Kind::Dropped => self.dropped(record),
             Kind::SynAtListener => self.syn(record),
             Kind::DatagramDropped => self.datagram_dropped(record),
@@ -134,6 +139,19 @@ impl Engine {
                 self.reset_received(&first);
             }
         }
+        self.doubtful.retain(|fate| now.saturating_sub(fate.time_ns) <= GRACE);
+    }
+
+    /// A client was hit by a reset that might have been for nobody.
+    fn believe(&mut self, record: &Record) {
+        while let Some(at) = self.doubtful.iter().position(|fate| fate.client == record.local) {
+            self.out.extend(self.doubtful.remove(at));
+        }
+    }
+
+    /// Has a reset arrived at this client a moment ago?
+    pub(super) fn is_hit(&self, client: SocketAddr) -> bool {
+        self.arrived.iter().any(|record| record.local == Some(client))
     }
 
     /// At the listener that the record is about.

@@ -1,7 +1,7 @@
 use super::*;
 use crate::counters::Counters;
 use proptest::prelude::*;
-use relisten_bpf::trace::Way;
+use relisten_bpf::trace::{Packet, Way};
 
 const CLIENT: &str = "127.0.0.1:40000";
 const SERVER: &str = "127.0.0.1:80";
@@ -181,15 +181,24 @@ fn an_ack_at_another_listener_was_half_open_at_the_exit_of_the_first() {
         packet: Some(packet(Packet::ACK)),
         ..record(Kind::ResetSent)
     };
-    let mut without = Engine::new(names());
-    without.record(&ack);
-    assert_eq!(only(&mut without).cause, Cause::NoRequest);
+    let arrived = Record { local: Some(at(CLIENT)), remote: Some(at(SERVER)), ..record(Kind::ResetReceived) };
+    let told = |records: &[&Record]| {
+        let mut without = Engine::new(names());
+        for record in records {
+            without.record(record);
+        }
+        without.settle_arrived(u64::MAX);
+        without.take().iter().map(|fate| fate.cause).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&[&ack, &arrived]), [Cause::NoRequest]);
+    assert_eq!(told(&[&arrived, &ack]), [Cause::NoRequest]);
+    assert_eq!(told(&[&ack]), [], "the client had ended");
     close(&mut engine, 1, &[]);
     engine.record(&ack);
     let fate = only(&mut engine);
     assert_eq!((fate.cause, fate.listener.unwrap().inode), (Cause::HalfOpenAtExit, Some(11)));
     // There was one, so the next ACK has another cause.
-    let from = at("127.0.0.1:40001");
+    let from = at("10.0.0.1:40001");
     engine.record(&Record { packet: Some(Packet { from, ..packet(Packet::ACK) }), ..ack });
     assert_eq!(only(&mut engine).cause, Cause::NoRequest);
 }

@@ -41,14 +41,15 @@ fn by_stack(record: &Record, symbols: &Symbols) -> Option<Cause> {
 }
 
 /// Why a packet of an existing connection was answered with a reset.
-pub(super) fn answered(reason: Option<&str>, state: u8) -> Cause {
+pub(super) fn answered(reason: Option<&str>, state: u8, syn: bool) -> Cause {
     const TIME_WAIT: u8 = 6;
     match reason {
+        _ if state == TIME_WAIT && syn => Cause::TimeWait,
+        // Once the other side has acknowledged that the application closed, the kernel keeps no more than this.
+        _ if state == TIME_WAIT => Cause::UnreadData,
         // Data came after the application had closed.
         Some("TCP_ABORT_ON_DATA") => Cause::UnreadData,
         Some("TCP_RFC7323_PAWS") => Cause::Paws,
-        Some("TCP_TIMEWAIT_SOCKET") => Cause::TimeWait,
-        _ if state == TIME_WAIT => Cause::TimeWait,
         _ => Cause::OtherReset,
     }
 }
@@ -80,7 +81,8 @@ mod tests {
         let killed = Record { stack: vec![0x11, 0x21], ..Record::default() };
         let symbols = Symbols::parse("10 T tcp_send_active_reset\n20 T tcp_abort\n");
         assert_eq!(active(Some("TCP_STATE"), &killed, &symbols), Cause::OtherReset);
-        assert_eq!(answered(None, 6), Cause::TimeWait);
-        assert_eq!(answered(Some("TCP_ABORT_ON_DATA"), 4), Cause::UnreadData);
+        assert_eq!(answered(None, 6, true), Cause::TimeWait);
+        assert_eq!(answered(Some("TCP_TIMEWAIT_SOCKET"), 6, false), Cause::UnreadData);
+        assert_eq!(answered(Some("TCP_ABORT_ON_DATA"), 4, false), Cause::UnreadData);
     }
 }

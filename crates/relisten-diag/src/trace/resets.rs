@@ -96,7 +96,13 @@ impl Engine {
                 self.at_listener(record, Cause::NoRequest, Phase::HalfOpen)
             };
             evidence.extend(fate.evidence);
-            self.out.push(Fate { client: Some(client), evidence, ..fate });
+            let fate = Fate { client: Some(client), evidence, ..fate };
+            // The last ACK of a connection that has ended gets the same answer, and it means nothing.
+            if fate.cause == Cause::NoRequest && client.ip().is_loopback() && !self.is_hit(client) {
+                self.doubtful.push_back(fate);
+            } else {
+                self.out.push(fate);
+            }
             return;
         }
         if record.socket == 0 && packet.is_syn() {
@@ -111,7 +117,7 @@ impl Engine {
             // Any other is an echo of a connection that has ended.
             return;
         }
-        let cause = explain::answered(reason.as_deref(), record.state);
+        let cause = explain::answered(reason.as_deref(), record.state, packet.is_syn());
         let phase = if cause == Cause::TimeWait { Phase::Syn } else { phase_of(record) };
         let mut fate = Fate::new(record.time, cause, phase);
         fate.listener = Some(self.place_at(server));
