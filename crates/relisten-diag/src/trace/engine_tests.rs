@@ -267,7 +267,7 @@ fn abort_on_overflow_needs_both_a_full_queue_and_the_setting() {
             queue,
             queue_limit: 128,
             local: Some(at(SERVER)),
-            packet: Some(packet(Packet::ACK)),
+            packet: Some(Packet { from: at("10.0.0.1:40000"), ..packet(Packet::ACK) }),
             ..record(Kind::ResetSent)
         });
         assert_eq!(only(&mut engine).cause, cause);
