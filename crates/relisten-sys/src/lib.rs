@@ -15,6 +15,7 @@ pub mod reuseport;
 pub mod seccomp;
 pub mod sockopt;
 pub mod spawn;
+pub mod still;
 pub mod stray;
 pub mod tcp;
 #[cfg(feature = "uring")]

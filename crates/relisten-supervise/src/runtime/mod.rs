@@ -22,8 +22,10 @@ mod resume;
 pub mod seam;
 mod start;
 mod stopped;
+mod traced;
 
 pub(crate) use clock::now;
+pub(crate) use report::resident;
 pub use start::{RunError, RunOptions, run};
 pub(crate) use stopped::Stopped;
 

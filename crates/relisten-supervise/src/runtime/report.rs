@@ -157,7 +157,7 @@ fn foreign(endpoint: &Endpoint, ours: &HashSet<SocketInode>) -> Vec<Foreign> {
 }
 
 /// Resident memory of a process, bytes: second field of `/proc/PID/statm`, in pages.
-fn resident(pid: u32) -> Option<u64> {
+pub(crate) fn resident(pid: u32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * rustix::param::page_size() as u64)
