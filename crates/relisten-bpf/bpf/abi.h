@@ -8,7 +8,7 @@
 #define RELISTEN_ABI_H
 
 enum relisten_limit {
-	RELISTEN_VERSION = 2,
+	RELISTEN_VERSION = 3,
 	/* Reuseport groups of one instance. */
 	RELISTEN_GROUPS = 16,
 	/* Listeners of one instance. */
@@ -119,7 +119,8 @@ struct relisten_group {
 	/* How many of the exceptions to look at; 0 as a rule. */
 	__u32 excepted;
 	__u32 reserved0;
-	__u64 reserved1;
+	/* CLOCK_MONOTONIC, ns: after this moment the kernel's hash decides, as if there were no program. 0: never. */
+	__u64 tended_until;
 
 	/* Round robin's. */
 	__u64 turn;

@@ -156,6 +156,7 @@ static long (*const bpf_sk_select_reuseport)(struct sk_reuseport_md *ctx, void *
 					     __u64 flags) = (void *)82;
 static void *(*const bpf_sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)107;
 static __u64 (*const bpf_jiffies64)(void) = (void *)118;
+static __u64 (*const bpf_ktime_get_coarse_ns)(void) = (void *)160;
 static long (*const bpf_loop)(__u32 count, void *callback, void *context, __u64 flags) = (void *)181;
 
 #endif

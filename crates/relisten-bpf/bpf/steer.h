@@ -186,6 +186,17 @@ __apart __u32 exception(struct sk_reuseport_md *ctx, __u32 group)
 	return NOBODY;
 }
 
+/*
+ * Whoever can't leave somebody else to look after a group when he is killed says again and again until when he does
+ * so. Nobody does any more: counts stand still, and who came to the group since is in no table.
+ */
+static __always_inline bool is_tended(const struct relisten_group *g)
+{
+	__u64 until = READ_ONCE(g->tended_until);
+
+	return !until || bpf_ktime_get_coarse_ns() < until;
+}
+
 /* Always SK_PASS: without a choice it means the kernel's own hash over the group, so nobody is refused. */
 __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 {
@@ -193,6 +204,11 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 
 	if (!g)
 		return SK_PASS;
+	if (!is_tended(g)) {
+		if (!ctx->migrating_sk && is_new(ctx))
+			add(&g->by_kernel, 1);
+		return SK_PASS;
+	}
 	__u32 active = READ_ONCE(g->active), key = 0;
 	const struct relisten_head *h = &g->heads[active & 1];
 	if (READ_ONCE(g->excepted)) {

@@ -2,7 +2,7 @@
 //! byte. Nothing here is read or written through these structures; they say where things are.
 
 /// Version of all that follows. Maps outlive the process that made them.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Reuseport groups of one instance.
 pub const GROUPS: usize = 16;
 /// Listeners of one instance.
@@ -96,7 +96,7 @@ pub struct GroupEntry {
     pub epoch: u64,
     pub excepted: u32,
     pub reserved0: u32,
-    pub reserved1: u64,
+    pub tended_until: u64,
     pub turn: u64,
     pub by_kernel: u64,
     pub acks: u64,

@@ -46,6 +46,14 @@ impl<State> Group<State> {
         self.maps.programs[self.id.index()].as_fd()
     }
 
+    /// The program decides until this moment (CLOCK_MONOTONIC, nanoseconds), and leaves everything to the kernel's hash
+    /// after it, until told of a later one. `None`, as at the beginning: it decides for ever. For those who would leave
+    /// nobody to look after the group if they were killed. A store.
+    pub fn tend_until(&self, moment: Option<u64>) {
+        let until = self.maps.group_u64(self.id.index(), offset_of!(GroupEntry, tended_until));
+        until.store(moment.unwrap_or(0), Ordering::SeqCst);
+    }
+
     /// What was counted.
     pub fn counts(&self) -> GroupCounts {
         GroupCounts::read(&self.maps, self.id)
@@ -99,6 +107,7 @@ impl Group<Empty> {
             word(offset).store(0, Ordering::Release);
         }
         self.except(&[]);
+        self.tend_until(None);
         let ticks = self.maps.group_u32(self.id.index(), offset_of!(GroupEntry, epoch_ticks));
         ticks.store(epoch_ticks(), Ordering::Release);
         for head in 0..2 {

@@ -1,4 +1,4 @@
-use crate::abi::{self, InstanceEntry, LoadEntry};
+use crate::abi::{self, CountersEntry, InstanceEntry, LoadEntry, OwnerEntry};
 use crate::counting::Counting;
 use crate::descriptors::{Descriptors, Kind};
 use crate::error::OpenError;
@@ -108,6 +108,33 @@ impl Steering {
     /// is no cgroup of version 2.
     pub fn count(&self, cgroup: impl AsFd) -> io::Result<Counting> {
         Counting::start(&self.maps, cgroup.as_fd())
+    }
+
+    /// Where a connection is counted that was moved from one queue to another, and is open still: by its cookie
+    /// (`SO_COOKIE`). `None`: it was not moved, or its listener has gone.
+    pub fn moved_to(&self, cookie: u64) -> Option<ListenerKey> {
+        let mut owner = [0; size_of::<OwnerEntry>()];
+        let (_, moved) = self.maps.others.iter().find(|(kind, _)| *kind == Kind::Moved)?;
+        moved.get(&cookie.to_ne_bytes(), &mut owner).ok().filter(|found| *found)?;
+        let word = |at: usize| owner.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+        let key = ListenerKey::new(word(offset_of!(OwnerEntry, key))?)?;
+        let incarnation = self.maps.counters_u32(key.index(), offset_of!(CountersEntry, incarnation));
+        let same = word(offset_of!(OwnerEntry, incarnation))? == incarnation.load(Ordering::Acquire);
+        same.then_some(key)
+    }
+
+    /// A connection has ended that was opened when nobody counted, so nobody is told. If it had been moved it is counted
+    /// where it was, until now. False: it had not been.
+    pub fn uncounted_ended(&self, cookie: u64) -> bool {
+        let Some(key) = self.moved_to(cookie) else { return false };
+        let moved = self.maps.others.iter().find(|(kind, _)| *kind == Kind::Moved);
+        let removed = moved.is_some_and(|(_, map)| map.remove(&cookie.to_ne_bytes()).unwrap_or(false));
+        if removed {
+            Listener::new(Arc::clone(&self.maps), key).correct_open(-1);
+            let moved = self.maps.instance_u64(offset_of!(InstanceEntry, moved));
+            moved.fetch_sub(1, Ordering::AcqRel);
+        }
+        removed
     }
 
     /// Moved connections that are open and counted where they are now. At most [`abi::MOVED`].

@@ -146,7 +146,7 @@ fn structures_are_those_of_the_object() {
         epoch,
         excepted,
         reserved0,
-        reserved1,
+        tended_until,
         turn,
         by_kernel,
         acks,
