@@ -1,6 +1,6 @@
 //! Workers that hang: what waits for them is served by others, and they get no more until they accept again.
 
-use relisten_e2e::load::Load;
+use relisten_e2e::load::{self, Load};
 use relisten_e2e::{
     Kind, Relisten, Server, Status, Test, http, millis, per_server, process, rounds, seconds, wait_until,
 };
@@ -126,6 +126,35 @@ fn queue_is_taken_over_where_it_cannot_move() {
         load.more(500, seconds(60));
         go_on(&family);
         relisten.wait_status("the old one is gone", seconds(40), |s| s.settled(3));
+        load.finish_clean();
+        relisten.stop(seconds(20));
+    });
+}
+
+/// The same, and then the supervisor dies: the next one knows who shares a listener with whom. Else the old worker would
+/// accept what comes to its successor, and never be quiet.
+#[test]
+fn who_shares_a_listener_is_known_to_the_next_supervisor() {
+    Test::new().server(Kind::Python).limit(seconds(120)).run(|scene| {
+        let server = Kind::Python.server();
+        let start = || {
+            let options = ["--backend", "cbpf", "--drain", "100s"];
+            scene.relisten().name("web").options(options).server(&server).workers(3).start()
+        };
+        let mut relisten = start();
+        steered(&relisten, "cbpf");
+        // Somebody has something to do at each moment.
+        let load = Load::start(load::plan(server.address, "/slow?ms=150"));
+        let pid = relisten.status().pids()[1];
+        let family = freeze(pid);
+        relisten.wait_status("another takes over", seconds(30), |s| {
+            s.totals.hangs == 1 && s.ready().len() == 3 && !s.pids().contains(&pid)
+        });
+        relisten.kill();
+        go_on(&family);
+        // It has started when nobody leaves any more.
+        let relisten = start();
+        load.more(200, seconds(30));
         load.finish_clean();
         relisten.stop(seconds(20));
     });

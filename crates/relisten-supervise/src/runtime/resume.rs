@@ -1,5 +1,6 @@
 //! What one supervisor leaves and the next one takes up.
 
+use super::dispatcher::Lasting;
 use super::plan::Plan;
 use super::process::{Facts, Process};
 use super::readiness::Readiness;
@@ -27,9 +28,9 @@ pub(super) struct State {
     /// So that no number is given twice.
     pub(super) last_request: u64,
     pub(super) started: Millis,
-    /// Workers that stand still while what waits for them is being moved.
+    /// Workers that hang, and who has what they had.
     #[serde(default)]
-    pub(super) stopped: Vec<u32>,
+    pub(super) hanging: Lasting,
 }
 
 /// The descriptors by what they are.

@@ -401,11 +401,13 @@ fn take_over(
     tracing::info!(workers = processes.len(), "taking over from the keeper");
     let plans = state.plans.into_iter().map(|(g, p)| (g, Rc::new(p))).collect();
     let mut dispatcher = Dispatcher::new(around, state.core, plans, Rc::new(state.newest), sockets);
-    for pid in &state.stopped {
-        if processes.values().any(|p| p.facts.pid == *pid) {
-            super::stopped::go_on(*pid);
+    let mut hanging = state.hanging;
+    for pid in hanging.stopped.drain(..) {
+        if processes.values().any(|p| p.facts.pid == pid) {
+            super::stopped::go_on(pid);
         }
     }
+    dispatcher.hanging.lasting = hanging;
     dispatcher.processes = processes;
     dispatcher.totals = state.totals;
     dispatcher.started = state.started;
@@ -536,7 +538,7 @@ impl Dispatcher {
             totals: self.totals,
             last_request: self.last_request,
             started: self.started,
-            stopped: self.hanging.stopped.clone(),
+            hanging: self.hanging.lasting.clone(),
         };
         match serde_json::to_vec(&state) {
             Ok(bytes) if bytes != self.saved => match keeper.state(&bytes) {

@@ -7,6 +7,7 @@ use crate::runtime::clock;
 use crate::runtime::stopped::Stopped;
 use crate::sockets::{CannotMove, ListenerId, Stall};
 use relisten::address::Endpoint;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,13 @@ pub(in crate::runtime) struct Hanging {
     next_look: Option<Millis>,
     /// Looks in a row at which nothing waited.
     calm: u32,
+    pub(in crate::runtime) lasting: Lasting,
+}
+
+/// What the next supervisor must know of it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::runtime) struct Lasting {
     /// Their successor takes the queue over, because it can't be moved.
     handing_over: BTreeSet<WorkerId>,
     /// A successor has their listeners now, and they have descriptors of them still.
@@ -25,7 +33,7 @@ pub(in crate::runtime) struct Hanging {
     back: BTreeSet<WorkerId>,
     /// Hung for so long that another is to replace them.
     given_up: BTreeSet<WorkerId>,
-    /// Processes that stand still because of a rescue, for a successor that finds them so.
+    /// Processes that stand still because of a rescue, where nobody lets them go on if we die.
     pub(in crate::runtime) stopped: Vec<u32>,
 }
 
@@ -161,7 +169,7 @@ impl Dispatcher {
     fn move_queue(&mut self, pid: u32, id: ListenerId) -> Result<(u64, Duration), CannotMove> {
         self.sockets.can_rescue(id)?;
         // If we die now, somebody must let it go on.
-        self.hanging.stopped.push(pid);
+        self.hanging.lasting.stopped.push(pid);
         self.write_down();
         let stopped = Stopped::worker(pid).map_err(|moves| CannotMove::Failed(std::io::Error::other(moves)));
         let moved = stopped.and_then(|stopped| {
@@ -171,13 +179,13 @@ impl Dispatcher {
             drop(stopped);
             Ok((moved?, took))
         });
-        self.hanging.stopped.clear();
+        self.hanging.lasting.stopped.clear();
         moved
     }
 
     /// It can't be moved: another worker gets the same listener.
     fn have_queue_taken_over(&mut self, worker: WorkerId) {
-        if !self.hanging.handing_over.insert(worker) {
+        if !self.hanging.lasting.handing_over.insert(worker) {
             return;
         }
         tracing::info!(%worker, "what waits for the hung worker can't be moved here: another worker takes it over");
@@ -187,20 +195,20 @@ impl Dispatcher {
 
     /// A worker is being started: does it take over from one that hangs?
     pub(super) fn hand_over_from_hung(&mut self, to: WorkerId, slot: relisten::SlotId) {
-        let from = self.hanging.handing_over.iter().copied().find(|from| {
+        let from = self.hanging.lasting.handing_over.iter().copied().find(|from| {
             *from != to && self.core.worker(*from).is_some_and(|w| w.slot == slot && w.state == State::Ready)
         });
         // It may have come round meanwhile; then it is replaced like any other.
         let hangs = |from: &WorkerId| self.sockets.of(*from).any(|h| h.facts.stall == Stall::Hung);
         if let Some(from) = from.filter(hangs) {
             self.sockets.hand_over(from, to);
-            self.hanging.sharing.insert(from);
+            self.hanging.lasting.sharing.insert(from);
         }
     }
 
     /// Which of these have given their listener to a successor and still have descriptors of it?
     pub(super) fn sharing(&self, workers: &[WorkerId]) -> Vec<(WorkerId, u32)> {
-        let shares = |worker: &&WorkerId| self.hanging.sharing.contains(worker);
+        let shares = |worker: &&WorkerId| self.hanging.lasting.sharing.contains(worker);
         let pid = |worker: &WorkerId| Some((*worker, self.processes.get(worker)?.facts.pid));
         workers.iter().filter(shares).filter_map(pid).collect()
     }
@@ -210,13 +218,13 @@ impl Dispatcher {
     /// one that they share, and both can leave.
     pub(super) fn relieve_sharing(&mut self, leaving: &[WorkerId]) {
         for (worker, pid) in self.sharing(leaving) {
-            if self.hanging.back.contains(&worker) || crate::runtime::stopped::is_stopped(pid) {
+            if self.hanging.lasting.back.contains(&worker) || crate::runtime::stopped::is_stopped(pid) {
                 continue;
             }
             let Some(slot) = self.core.worker(worker).map(|w| w.slot) else { continue };
             let heir = self.core.workers().find(|w| w.slot == slot && w.state == State::Ready).map(|w| w.id);
             let Some(heir) = heir else { continue };
-            self.hanging.back.insert(worker);
+            self.hanging.lasting.back.insert(worker);
             tracing::info!(%worker, "the worker that hung accepts again from the listener that another took over: \
                  a third takes their place");
             self.event(Event::Request { id: None, request: Request::Replace { worker: heir } });
@@ -226,10 +234,10 @@ impl Dispatcher {
     /// Those that have been hung for too long.
     fn replace_hung(&mut self, now: Millis, samples: &BTreeMap<Endpoint, Vec<Sample<ListenerId>>>) {
         let known: BTreeSet<_> = self.core.workers().map(|w| w.id).collect();
-        self.hanging.given_up.retain(|worker| known.contains(worker));
-        self.hanging.handing_over.retain(|worker| known.contains(worker));
-        self.hanging.sharing.retain(|worker| known.contains(worker));
-        self.hanging.back.retain(|worker| known.contains(worker));
+        self.hanging.lasting.given_up.retain(|worker| known.contains(worker));
+        self.hanging.lasting.handing_over.retain(|worker| known.contains(worker));
+        self.hanging.lasting.sharing.retain(|worker| known.contains(worker));
+        self.hanging.lasting.back.retain(|worker| known.contains(worker));
         let Some(limit) = self.plan(self.core.generation()).hang_kill else { return };
         let limit = Millis(limit.as_millis() as u64);
         let mut over = Vec::new();
@@ -240,7 +248,7 @@ impl Dispatcher {
             over.extend(hung.filter_map(|s| self.worker_of(s.id)));
         }
         for worker in over {
-            if self.hanging.given_up.insert(worker) {
+            if self.hanging.lasting.given_up.insert(worker) {
                 let why = format!("it has been hung for {} ms", limit.0);
                 tracing::warn!(%worker, why, "the worker is being replaced");
                 self.event(Event::Unhealthy { worker, why });

@@ -11,7 +11,7 @@ mod requests;
 mod strays;
 mod workers;
 
-pub(in crate::runtime) use hanging::Hanging;
+pub(in crate::runtime) use hanging::{Hanging, Lasting};
 pub(in crate::runtime) use requests::Wanted;
 
 use crate::core::{Action, Event, ExitStatus, Instance, Millis, Phase, RequestId, WorkerId};
