@@ -66,6 +66,11 @@ impl ProcessTable {
         self.processes.contains_key(&pid)
     }
 
+    /// Its parent; `None` where it was not there, or has none that can be seen.
+    pub fn parent(&self, pid: u32) -> Option<u32> {
+        self.processes.get(&pid).map(|relations| relations.parent).filter(|parent| *parent != 0)
+    }
+
     /// Every process that was there.
     pub fn pids(&self) -> impl Iterator<Item = u32> + '_ {
         self.processes.keys().copied()
@@ -152,6 +157,7 @@ mod tests {
         ]);
         assert_eq!(table.tree(10, 10), BTreeSet::from([10, 11, 12, 13, 14]));
         assert_eq!(table.tree(99, 99), BTreeSet::new());
+        assert_eq!((table.parent(12), table.parent(1), table.parent(99)), (Some(11), None, None));
     }
 
     #[test]

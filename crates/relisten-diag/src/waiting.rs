@@ -53,19 +53,38 @@ struct Ways {
 
 /// The same of one process alone; `None` when it may not be looked at.
 pub fn process_waits(pid: u32, listeners: &BTreeSet<SocketInode>) -> Option<bool> {
+    Some(waiting_threads(pid, listeners)?.next().is_some())
+}
+
+/// Which threads of this process wait on one of these listeners now; `None` when it may not be looked at.
+pub fn waiting_threads(pid: u32, listeners: &BTreeSet<SocketInode>) -> Option<impl Iterator<Item = u32>> {
     let ways = ways(pid, listeners)?;
-    if ways.sockets.is_empty() && ways.epolls.is_empty() {
-        return Some(false);
-    }
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
-    Some(threads.flatten().any(|thread| {
+    let possible = !(ways.sockets.is_empty() && ways.epolls.is_empty());
+    let threads = possible.then(|| fs::read_dir(format!("/proc/{pid}/task"))).transpose().ok()?;
+    Some(threads.into_iter().flatten().flatten().filter_map(move |thread| {
         // One that was stopped in the midst of a call is shown as if it were in it.
         if !sleeps(&fs::read_to_string(thread.path().join("stat")).unwrap_or_default()) {
-            return false;
+            return None;
         }
         let call = fs::read_to_string(thread.path().join("syscall")).unwrap_or_default();
-        parse_call(&call).is_some_and(|(waits, args)| thread_waits(pid, waits, args, &ways))
+        let (waits, args) = parse_call(&call)?;
+        let waits = thread_waits(pid, waits, args, &ways);
+        waits.then(|| thread.file_name().to_str()?.parse().ok()).flatten()
     }))
+}
+
+/// What each epoll instance of this process watches; `None` when it may not be looked at. Linux 4.12.
+pub fn epoll_sets(pid: u32) -> Option<Vec<BTreeSet<SocketInode>>> {
+    let mut sets = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten() {
+        let link = fs::read_link(entry.path()).unwrap_or_default();
+        if link.as_os_str() == "anon_inode:[eventpoll]" {
+            let number = entry.file_name();
+            let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", number.display()));
+            sets.push(info.unwrap_or_default().lines().filter_map(watched_inode).collect());
+        }
+    }
+    Some(sets)
 }
 
 fn ways(pid: u32, listeners: &BTreeSet<SocketInode>) -> Option<Ways> {
@@ -190,6 +209,18 @@ mod tests {
         assert!(waits_in_python("p = select.poll(); p.register(s, select.POLLIN); p.poll()"), "poll");
         assert!(waits_in_python("select.select([s], [], [])"), "select");
         assert!(waits_in_python("e = select.epoll(); e.register(s, select.EPOLLIN); e.poll()"), "epoll");
+    }
+
+    #[test]
+    fn what_an_epoll_instance_watches() {
+        use rustix::event::epoll;
+        let listeners = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let [one, two] = listeners.each_ref().map(|l| SocketInode(rustix::fs::fstat(l).unwrap().st_ino));
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+        epoll::add(&set, &listeners[0], epoll::EventData::new_u64(1), epoll::EventFlags::IN).unwrap();
+        let sets = epoll_sets(std::process::id()).unwrap();
+        assert!(sets.iter().any(|set| set.contains(&one)), "{sets:?}");
+        assert!(!sets.iter().any(|set| set.contains(&two)), "{sets:?}");
     }
 
     #[test]

@@ -35,9 +35,12 @@ fn steer_from_outside(args: &SteerArgs, policy: Policy, target: u32) -> Exit {
         say::note(&problem);
     }
     let attached = |steered: &attach::Steered| {
-        let attach::Steered { port, listeners, policy } = steered;
+        let attach::Steered { port, listeners, policy, name } = steered;
         let noun = if *listeners == 1 { "listener" } else { "listeners" };
-        let _ = say::out(format!("attached: port {port}, {listeners} {noun}, {policy}\n").as_bytes());
+        let text = format!(
+            "attached: port {port}, {listeners} {noun}, {policy}; 'relisten status {name}' shows it\n"
+        );
+        let _ = say::out(text.as_bytes());
         if *listeners == 1 {
             say::note("with one listener there is nobody to steer to; others are taken in when they come");
         }

@@ -16,7 +16,7 @@ pub(crate) fn list(instances: &[Status], paint: Paint) -> String {
         table.row([
             Cell::painted(&printable(&status.name), |name| paint.bold(name)),
             Cell::painted(&printable(&status.state), |state| paint.state(state)),
-            status.generation.to_string().into(),
+            if status.generation == 0 { "-".into() } else { status.generation.to_string().into() },
             format!("{ready}/{}", status.workers.len()).into(),
             span(status.uptime_ms).into(),
             status.pid.to_string().into(),

@@ -9,12 +9,16 @@ use std::fmt::Write;
 /// The whole picture. Ends with a newline.
 pub(crate) fn status(status: &Status, paint: Paint) -> String {
     let mut out = String::new();
+    // A server that is only steered has none.
+    let generation = match status.generation {
+        0 => String::new(),
+        number => format!("generation {number}  "),
+    };
     let _ = writeln!(
         out,
-        "{}  {}  generation {}  {}  up {}  pid {}",
+        "{}  {}  {generation}{}  up {}  pid {}",
         paint.bold(&printable(&status.name)),
         paint.state(&printable(&status.state)),
-        status.generation,
         workers_in_short(&status.workers),
         span(status.uptime_ms),
         status.pid,

@@ -1,62 +1,65 @@
 //! One address of a server that runs already: its listeners, steered.
 
+use super::member::Member;
 use super::members::{self, Hold};
-use crate::core::Millis;
-use crate::hang::{Finding, Sample, Verdict, Watch};
-use crate::runtime::Stopped;
+use crate::hang::Watch;
+use crate::sockets::counts_an_ack;
 use relisten::SocketInode;
+use relisten::address::Endpoint;
 use relisten::listener::Listener;
 use relisten_bpf::group::Attached;
-use relisten_bpf::{Avoid, Choice, Group, Policy, Steering, Table};
+use relisten_bpf::{Avoid, Group, Policy, Steering, Table};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::{Duration, Instant};
 
 /// How long the kernel may take to free the map of a program that is in force nowhere.
 const FREED: Duration = Duration::from_secs(2);
+/// When nobody has looked after it for so long, the program leaves everything to the kernel's hash.
+const UNTENDED: Duration = Duration::from_secs(1);
 
-/// One listener with our duplicate of it.
-struct Member {
-    listener: Listener,
-    place: relisten_bpf::Listener,
-    cookie: u64,
-    /// What it is known by to the policy.
-    slot: u32,
-    holds: Vec<Hold>,
-    verdict: Verdict,
+/// How connections are given out.
+#[derive(Clone, Debug)]
+pub(super) struct Choosing {
+    pub(super) policy: Policy,
+    /// By slot; 1 where nothing is said.
+    pub(super) weights: BTreeMap<u32, u32>,
+    /// CPUs and the listeners whose workers are bound to them.
+    pub(super) cpus: Vec<(u32, SocketInode)>,
+}
+
+impl Choosing {
+    pub(super) fn weight(&self, slot: u32) -> u32 {
+        self.weights.get(&slot).copied().unwrap_or(1)
+    }
+}
+
+/// What was seen when it was last asked whether the program is in force.
+#[derive(Clone, Copy, Debug, Default)]
+struct Guarded {
+    opened: u64,
+    steered: u64,
+    /// Our own question does not get through: a packet filter, perhaps.
+    blind: bool,
 }
 
 /// The group. Dropping it closes the duplicates and changes nothing else.
 pub(super) struct Attachment {
-    members: BTreeMap<SocketInode, Member>,
+    endpoint: Endpoint,
+    pub(super) members: BTreeMap<SocketInode, Member>,
     group: Option<Group<Attached>>,
-    watch: Watch<SocketInode>,
-    policy: Policy,
-    next_slot: u32,
-}
-
-/// What happened at a turn, for the log.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Turn {
-    pub(super) joined: usize,
-    /// Closed by their workers, and how many connections that waited were moved.
-    pub(super) left: usize,
-    pub(super) moved: u64,
-    pub(super) hung: Vec<u32>,
-    pub(super) rescued: u64,
-    pub(super) well: Vec<u32>,
+    pub(super) watch: Watch<SocketInode>,
+    guarded: Guarded,
 }
 
 impl Attachment {
-    pub(super) fn new(policy: Policy) -> Self {
-        Self { members: BTreeMap::new(), group: None, watch: Watch::default(), policy, next_slot: 0 }
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        let (members, watch) = (BTreeMap::new(), Watch::default());
+        Self { endpoint, members, group: None, watch, guarded: Guarded::default() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    /// Takes a listener in: counted and known to the program, but not in service before [`publish`](Self::publish).
+    /// Takes a listener in, in the lowest slot that is free: not in service before [`publish`](Self::publish).
     pub(super) fn add(
         &mut self,
         steering: &mut Steering,
@@ -64,19 +67,10 @@ impl Attachment {
         listener: &Listener,
         holds: &[Hold],
     ) -> io::Result<()> {
-        let cookie = listener.cookie()?.0;
-        let full = || io::Error::new(io::ErrorKind::StorageFull, "there are too many listeners");
-        let place = steering.claim().ok_or_else(full)?;
-        let known = place.mark(listener).and_then(|()| place.enlist(listener));
-        if let Err(error) = known {
-            let _ = steering.release(&place, Some(cookie));
-            return Err(error);
-        }
-        place.set(Avoid::NOTHING);
-        let slot = self.next_slot;
-        self.next_slot += 1;
-        let (listener, holds) = (listener.try_clone()?, holds.to_vec());
-        self.members.insert(inode, Member { listener, place, cookie, slot, holds, verdict: Verdict::Well });
+        let taken: BTreeSet<u32> = self.members.values().map(|member| member.slot).collect();
+        let slot = (0..=taken.len() as u32).find(|slot| !taken.contains(slot)).unwrap_or_default();
+        let member = Member::take(steering, listener, holds, slot)?;
+        self.members.insert(inode, member);
         Ok(())
     }
 
@@ -99,18 +93,14 @@ impl Attachment {
         }
     }
 
-    pub(super) fn knows(&self, inode: SocketInode) -> bool {
-        self.members.contains_key(&inode)
-    }
-
     /// Says who may be chosen, and puts the program in force if it is not yet.
-    pub(super) fn publish(&mut self, steering: &mut Steering) -> io::Result<()> {
-        let choice = |m: &Member| Choice { key: m.place.key(), id: m.slot, weight: 1 };
+    pub(super) fn publish(&mut self, steering: &mut Steering, choosing: &Choosing) -> io::Result<()> {
+        let cpu = |(cpu, inode): &(u32, SocketInode)| Some((*cpu, self.members.get(inode)?.place.key()));
         let table = Table {
-            policy: self.policy,
-            live: self.members.values().map(choice).collect(),
+            policy: choosing.policy,
+            live: self.members.values().map(|m| m.choice(choosing.weight(m.slot))).collect(),
             others: Vec::new(),
-            cpus: Vec::new(),
+            cpus: choosing.cpus.iter().filter_map(cpu).collect(),
         };
         if let Some(group) = &mut self.group {
             return group.publish(&table).map_err(io::Error::other);
@@ -118,6 +108,7 @@ impl Attachment {
         let Some(member) = self.members.values().next() else { return Ok(()) };
         let none = || io::Error::new(io::ErrorKind::StorageFull, "there are too many addresses");
         let group = steering.group().ok_or_else(none)?.publish(&table).map_err(io::Error::other)?;
+        group.tend_until(Some(untended()));
         match group.attach(&member.listener) {
             Ok(group) => self.group = Some(group),
             Err((group, error)) => {
@@ -128,32 +119,33 @@ impl Attachment {
         Ok(())
     }
 
+    /// We are still there.
+    pub(super) fn tend(&self) {
+        if let Some(group) = &self.group {
+            group.tend_until(Some(untended()));
+        }
+    }
+
     /// Back to the kernel's hash. What waits for a listener that nobody else holds is moved before.
-    pub(super) fn detach(mut self, steering: &mut Steering) -> io::Result<()> {
-        self.let_go_of_closed(steering);
+    pub(super) fn detach(mut self, steering: &mut Steering, choosing: &Choosing) -> io::Result<()> {
+        self.let_go_of_closed(steering, choosing);
         match (self.group.take(), self.members.values().next()) {
-            (Some(group), Some(member)) => group.detach(&member.listener).map(drop),
+            (Some(group), Some(member)) => {
+                group.detach(&member.listener).map(|group| steering.release_group(group))
+            }
             _ => Ok(()),
         }
     }
 
-    /// Has one of its listeners been closed by its workers, as far as we know?
-    pub(super) fn any_closed(&self) -> bool {
-        self.members.iter().any(|(inode, m)| !m.holds.iter().any(|hold| hold.is_there(*inode)))
-    }
-
-    /// One look at everybody.
-    pub(super) fn turn(&mut self, steering: &mut Steering, now: Millis, after: Option<Millis>) -> Turn {
-        let mut turn = Turn::default();
-        (turn.left, turn.moved) = self.let_go_of_closed(steering);
-        if let Some(after) = after {
-            self.look_for_hung(now, after, &mut turn);
+    /// The last listener has gone, and with it the kernel's group.
+    pub(super) fn end(&mut self, steering: &mut Steering) {
+        if let Some(group) = self.group.take() {
+            steering.release_group(group);
         }
-        turn
     }
 
     /// What moves goes where our program says, so it must be there: any member could have taken it away.
-    fn ensure_program(&self, member: &Member) -> bool {
+    pub(super) fn ensure_program(&self, member: &Member) -> bool {
         let again = self.group.as_ref().map(|group| group.attach_again(&member.listener));
         if let Some(Err(error)) = &again {
             tracing::warn!(%error, "the steering program can't be put in force again");
@@ -161,21 +153,43 @@ impl Attachment {
         again.is_some_and(|again| again.is_ok())
     }
 
+    /// Is the program still in force, where there is reason to doubt it? True: it was not, and is again.
+    pub(super) fn guard(&mut self, strangers: bool) -> bool {
+        let (Some(group), Some(member)) = (&self.group, self.members.values().next()) else { return false };
+        let counts: Vec<_> = self.members.values().map(|m| m.place.counts()).collect();
+        let of_group = group.counts();
+        let opened = counts.iter().map(|c| c.established).sum();
+        let steered = counts.iter().map(relisten_bpf::ListenerCounts::new_connections).sum::<u64>()
+            + of_group.by_kernel
+            + of_group.acks;
+        let last = self.guarded;
+        self.guarded = Guarded { opened, steered, ..last };
+        let odd = opened > last.opened && steered == last.steered;
+        let counted = || counts_an_ack(&self.endpoint, || Some(group.counts().acks));
+        if !(strangers || odd) || counted() == Some(true) || !self.ensure_program(member) {
+            return false;
+        }
+        let seen = counted() == Some(true);
+        let restored = seen && !self.guarded.blind;
+        self.guarded.blind = !seen;
+        restored
+    }
+
+    /// Has one of its listeners been closed by its workers, as far as we know?
+    pub(super) fn any_closed(&self) -> bool {
+        self.members.iter().any(|(inode, member)| member.seems_closed(*inode))
+    }
+
     /// A listener that its workers have closed lives on by our duplicate only. Nobody will accept from it: what waits there
-    /// moves to the others.
-    fn let_go_of_closed(&mut self, steering: &mut Steering) -> (usize, u64) {
-        let suspects: BTreeSet<SocketInode> = self
-            .members
-            .iter()
-            .filter(|(inode, m)| !m.holds.iter().any(|hold| hold.is_there(**inode)))
-            .map(|(inode, _)| *inode)
-            .collect();
+    /// moves to the others. How many listeners, and how many connections.
+    pub(super) fn let_go_of_closed(&mut self, steering: &mut Steering, choosing: &Choosing) -> (usize, u64) {
+        let closed = |(inode, member): (&SocketInode, &Member)| member.seems_closed(*inode).then_some(*inode);
+        let suspects: BTreeSet<SocketInode> = self.members.iter().filter_map(closed).collect();
         if suspects.is_empty() {
             return (0, 0);
         }
         // Somebody else may have it now, a new worker that inherited it for example.
         let mut holders = members::holders(&suspects);
-        let (mut left, mut moved) = (0, 0);
         let mut closed = Vec::new();
         for inode in suspects {
             if let Some(holds) = holders.remove(&inode) {
@@ -189,97 +203,23 @@ impl Attachment {
         if closed.is_empty() {
             return (0, 0);
         }
-        if let Err(error) = self.publish(steering) {
+        if let Err(error) = self.publish(steering, choosing) {
             tracing::warn!(%error, "the steering table could not be written");
         }
-        for member in closed {
+        let (left, mut moved) = (closed.len(), 0);
+        for mut member in closed {
             // With the last one its port closes, as its server wanted it.
             self.ensure_program(&member);
-            moved += member.listener.queue().map_or(0, |queue| u64::from(queue.waiting));
+            member.count_who_waits();
+            moved += member.waiting().unwrap_or(0);
             let _ = member.listener.shut();
-            if let Err(error) = steering.release(&member.place, Some(member.cookie)) {
-                tracing::debug!(%error, "a listener's place could not be cleared");
-            }
-            left += 1;
+            member.release(steering);
         }
         (left, moved)
     }
+}
 
-    fn samples(&self) -> Vec<Sample<SocketInode>> {
-        let sample = |(inode, m): (&SocketInode, &Member)| {
-            let waiting = u64::from(m.listener.queue().ok()?.waiting);
-            let counts = m.place.counts();
-            let accepted = (counts.established + counts.moved_in).saturating_sub(counts.moved_out + waiting);
-            Some(Sample { id: *inode, waiting, accepted: Some(accepted), live: true, verdict: m.verdict })
-        };
-        self.members.iter().filter_map(sample).collect()
-    }
-
-    fn look_for_hung(&mut self, now: Millis, after: Millis, turn: &mut Turn) {
-        let samples = self.samples();
-        // Asked for seldom, and only once at a turn: who holds a listener changes with each reload of the server.
-        let mut holders = None;
-        let all: BTreeSet<SocketInode> = self.members.keys().copied().collect();
-        let found = self.watch.look(now, after, &samples, |inode| {
-            let inodes = BTreeSet::from([inode]);
-            let holders = holders.get_or_insert_with(|| members::holders(&all));
-            let pids: BTreeSet<u32> = holders.get(&inode)?.iter().map(|hold| hold.pid).collect();
-            let looks =
-                pids.into_iter().filter_map(|pid| relisten_diag::waiting::process_waits(pid, &inodes));
-            looks.reduce(|one, other| one || other)
-        });
-        for finding in found {
-            match finding {
-                Finding::Becomes(inode, verdict) => {
-                    let Some(member) = self.members.get_mut(&inode) else { continue };
-                    match (member.verdict, verdict) {
-                        (_, Verdict::Hung) => turn.hung.push(member.slot),
-                        (Verdict::Hung, Verdict::Well) => turn.well.push(member.slot),
-                        _ => {}
-                    }
-                    member.verdict = verdict;
-                    let both = Avoid::SUSPECTED | Avoid::HUNG;
-                    match verdict {
-                        Verdict::Well => member.place.remove(both),
-                        Verdict::Suspected => member.place.add(Avoid::SUSPECTED),
-                        Verdict::Hung => member.place.add(both),
-                    }
-                }
-                Finding::Rescue(inode) => turn.rescued += self.rescue(inode).unwrap_or(0),
-            }
-        }
-    }
-
-    /// Whoever holds the listener stands still meanwhile.
-    fn rescue(&mut self, inode: SocketInode) -> Option<u64> {
-        let member = self.members.get(&inode)?;
-        let begin = Instant::now();
-        let holders = members::holders(&BTreeSet::from([inode]));
-        let pids: BTreeSet<u32> = holders.values().flatten().map(|hold| hold.pid).collect();
-        if !self.ensure_program(member) {
-            return None;
-        }
-        let stopped = Stopped::these(pids).map_err(|error| tracing::warn!(%error, "no rescue")).ok()?;
-        let limit = member.listener.queue().map_or(4096, |queue| queue.limit);
-        let rescued = member.place.rescue(&member.listener, limit);
-        drop(stopped);
-        self.watch.moved(inode);
-        match rescued {
-            Ok(rescued) => {
-                tracing::debug!(
-                    moved = rescued.waiting,
-                    took_us = begin.elapsed().as_micros() as u64,
-                    "rescued"
-                );
-                Some(u64::from(rescued.waiting))
-            }
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "what waits for the hung worker was not moved"
-                );
-                None
-            }
-        }
-    }
+fn untended() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64 + UNTENDED.as_nanos() as u64
 }

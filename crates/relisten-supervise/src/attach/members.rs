@@ -1,7 +1,6 @@
 //! The listeners of a server that runs already, and duplicates of them.
 
 use relisten::SocketInode;
-use relisten::address::Endpoint;
 use relisten::listener::Listener;
 use relisten_diag::process::ProcessTable;
 use relisten_diag::sock_diag::{Query, SockDiag, States};
@@ -58,7 +57,7 @@ pub(super) fn ports_of(pid: u32) -> io::Result<BTreeSet<u16>> {
     Ok(ports)
 }
 
-/// Who holds these sockets: all processes but this one, and keepers of instances, which do not accept.
+/// Who holds these sockets: all processes but this one.
 pub(super) fn holders(wanted: &BTreeSet<SocketInode>) -> BTreeMap<SocketInode, Vec<Hold>> {
     let mut found: BTreeMap<SocketInode, Vec<Hold>> = BTreeMap::new();
     let Ok(table) = ProcessTable::read() else { return found };
@@ -96,12 +95,8 @@ pub(super) fn shares(listener: &Listener) -> bool {
     rustix::net::sockopt::socket_reuseport(listener).unwrap_or(false)
 }
 
-/// A group is all listeners of one address.
-pub(super) fn address(listener: &Listener) -> Endpoint {
-    listener.endpoint().clone()
-}
-
-fn each_socket(pid: u32, mut visit: impl FnMut(SocketInode, i32)) {
+/// Calls `visit` for each socket that a process holds, with the descriptor's number.
+pub(super) fn each_socket(pid: u32, mut visit: impl FnMut(SocketInode, i32)) {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return };
     for entry in entries.flatten() {
         let number = entry.file_name().to_str().and_then(|n| n.parse().ok());

@@ -87,14 +87,8 @@ impl Sockets {
         (opened, steered + group.by_kernel + group.by_exception + group.acks)
     }
 
-    /// Is an ACK to this address counted by our program? `None`: it could not be sent.
     fn is_counted(&self, endpoint: &Endpoint) -> Option<bool> {
-        let to = reachable(endpoint.addr()?);
-        let acks = || Some(self.ebpf()?.group_counts(endpoint)?.acks);
-        let before = acks()?;
-        // Over loopback it has arrived when this returns.
-        stray::acknowledge(to).ok()?;
-        Some(acks()? > before)
+        counts_an_ack(endpoint, || Some(self.ebpf()?.group_counts(endpoint)?.acks))
     }
 
     fn put_in_force(&self, endpoint: &Endpoint) {
@@ -106,4 +100,13 @@ impl Sockets {
             tracing::warn!(%endpoint, %error, "the steering program can't be put in force again");
         }
     }
+}
+
+/// Is an ACK to this address counted by our program, which counts so many? `None`: it could not be sent.
+pub(crate) fn counts_an_ack(endpoint: &Endpoint, acks: impl Fn() -> Option<u64>) -> Option<bool> {
+    let to = reachable(endpoint.addr()?);
+    let before = acks()?;
+    // Over loopback it has arrived when this returns.
+    stray::acknowledge(to).ok()?;
+    Some(acks()? > before)
 }

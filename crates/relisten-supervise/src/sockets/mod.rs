@@ -29,6 +29,7 @@ pub(crate) use ebpf::{Ebpf, Saved as SavedEbpf};
 use held::Origin;
 pub(crate) use held::{Held, ListenerId, Stall};
 use in_force::InForce;
+pub(crate) use in_force::counts_an_ack;
 pub(crate) use keep::{Change, Saved};
 pub(crate) use open::{Resolved, resolve};
 pub(crate) use probe::ProbeTarget;

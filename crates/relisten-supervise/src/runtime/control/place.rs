@@ -268,14 +268,15 @@ pub enum InstanceState {
     Forbidden,
 }
 
-/// All instances in the [`search_dirs`], by name. Those with `--control` elsewhere can't be found.
+/// All instances in the [`search_dirs`], by name. Those with `--control` elsewhere can't be found, and a directory that
+/// somebody else could have put a socket into is passed over.
 pub fn list_instances() -> Vec<Instance> {
     list_in(&search_dirs())
 }
 
 pub(super) fn list_in(dirs: &[PathBuf]) -> Vec<Instance> {
     let mut found = BTreeSet::new();
-    for dir in dirs {
+    for dir in dirs.iter().filter(|dir| trusted(dir).is_ok()) {
         for entry in std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
             let file = entry.file_name();
             let name = file.to_str().map(|f| f.strip_suffix(".keeper").unwrap_or(f));
@@ -450,5 +451,8 @@ mod tests {
             unix::listen_private(Place::in_directory(dir.path(), "too").control(), SocketType::STREAM, 1)
                 .unwrap();
         assert!(matches!(choose(list_in(&dirs), None), Err(ClientError::Ambiguous { .. })));
+        // Whoever may write there could have put anything into it.
+        rustix::fs::chmod(dir.path(), Mode::from_raw_mode(0o777)).unwrap();
+        assert_eq!(list_in(&dirs), []);
     }
 }
