@@ -14,11 +14,29 @@ use tokio::task::{JoinHandle, spawn_blocking};
 /// How much of a file is read at a time.
 const PIECE: u64 = 64 * 1024;
 
-/// A body; its request counts as being served until the body is dropped.
+/// A body; its request counts as being served until the body and all its pieces are dropped.
 #[derive(Debug)]
 pub(super) struct Body {
     content: Content,
-    busy: Option<Busy>,
+    busy: Option<Arc<Busy>>,
+}
+
+/// What was handed over is not sent yet: the server library keeps it until the client has room for it.
+struct Piece {
+    bytes: Bytes,
+    busy: Arc<Busy>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.busy.moved();
+    }
 }
 
 #[derive(Debug)]
@@ -65,7 +83,14 @@ impl Body {
     }
 
     pub(super) fn counted(self, busy: Busy) -> Body {
-        Body { busy: Some(busy), ..self }
+        Body { busy: Some(Arc::new(busy)), ..self }
+    }
+
+    fn piece(&self, bytes: Bytes) -> Bytes {
+        match &self.busy {
+            Some(busy) => Bytes::from_owner(Piece { bytes, busy: Arc::clone(busy) }),
+            None => bytes,
+        }
     }
 }
 
@@ -79,17 +104,14 @@ impl HttpBody for Body {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match std::mem::replace(&mut self.content, Content::Empty) {
             Content::Empty => Poll::Ready(None),
-            Content::Whole(content) => Poll::Ready(Some(Ok(Frame::data(content)))),
+            Content::Whole(content) => Poll::Ready(Some(Ok(Frame::data(self.piece(content))))),
             Content::File(mut part) => {
                 let polled = part.poll_read(context);
                 if part.left > 0 {
                     self.content = Content::File(part);
                 }
-                let piece = ready!(polled);
-                if let Some(busy) = &self.busy {
-                    busy.moved();
-                }
-                Poll::Ready(Some(piece.map(Frame::data)))
+                let read = ready!(polled);
+                Poll::Ready(Some(read.map(|bytes| Frame::data(self.piece(bytes)))))
             }
         }
     }

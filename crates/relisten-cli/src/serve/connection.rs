@@ -27,7 +27,7 @@ const IDLE_TIME: Duration = Duration::from_secs(75);
 /// How long a client may take no data of an answer.
 const SEND_TIME: Duration = Duration::from_secs(60);
 /// At stop: how long a connection without any request yet may still send one.
-const LAST_FIRST_REQUEST: Duration = Duration::from_secs(2);
+pub(super) const LAST_FIRST_REQUEST: Duration = Duration::from_secs(2);
 /// At stop: how long an idle connection may still send a request.
 const LAST_REQUEST: Duration = Duration::from_millis(300);
 /// At stop: how often a connection is looked at.
@@ -44,7 +44,7 @@ pub(super) struct Progress {
     last: AtomicU64,
 }
 
-/// A request being served; it counts until the last byte of its answer has been handed over.
+/// A request being served; it counts until this is dropped.
 #[derive(Debug)]
 pub(super) struct Busy(Arc<Progress>);
 
@@ -178,7 +178,7 @@ where
         }
         let now = Instant::now();
         let deadline = match told {
-            Some(told) if !progress.is_busy() => told + LAST_FIRST_REQUEST,
+            Some(told) if !progress.is_busy() => progress.last().max(told) + LAST_FIRST_REQUEST,
             _ => progress.deadline(stopped),
         };
         // HTTP/2 can say at any time that no further request is taken. HTTP/1 is closed by it if nothing has come

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -90,6 +91,29 @@ fn http2_is_told_of_a_stop_and_finishes() {
         while sender.ready().await.is_ok() {
             tokio::task::yield_now().await;
         }
+    });
+    worker.wait();
+}
+
+/// A client that takes nothing for longer than an idle one may stay gets all the same what is left for it.
+#[test]
+fn a_slow_http2_client_gets_the_end_as_well() {
+    const SIZE: usize = 60_000;
+    let mut worker = Running::start();
+    worker.file("f", vec![b'x'; SIZE]);
+    block_on(async {
+        let stream = TcpStream::connect(worker.address).await.expect("it listens");
+        let mut client = http2::Builder::new(TokioExecutor::new());
+        client.initial_stream_window_size(10_000).adaptive_window(false);
+        let (mut sender, connection) =
+            client.handshake(TokioIo::new(stream)).await.expect("it speaks HTTP/2");
+        tokio::spawn(connection);
+        let answer = sender.send_request(request("/f")).await.expect("an answer");
+        worker.tell_to_stop();
+        let longer = crate::serve::connection::LAST_FIRST_REQUEST + Duration::from_millis(500);
+        tokio::time::sleep(longer).await;
+        let body = answer.into_body().collect().await.expect("a whole body").to_bytes();
+        assert_eq!(body.len(), SIZE);
     });
     worker.wait();
 }
