@@ -28,8 +28,8 @@ static __always_inline __u32 key_at(const struct relisten_table *t, __u32 place)
 
 #define MOST 0x3fffffffffffffffLL
 
-/* How much a listener has to do. Nobody fit: the most. */
-static __always_inline __s64 score(const struct relisten_table *t, __u32 place)
+/* How much a listener has to do, with what is expected of it or without. Nobody fit: the most. */
+static __always_inline __s64 score(const struct relisten_table *t, __u32 place, bool expecting)
 {
 	__u32 key = key_at(t, place);
 	struct relisten_listener *l = listener(key);
@@ -38,12 +38,13 @@ static __always_inline __s64 score(const struct relisten_table *t, __u32 place)
 	__u32 state = READ_ONCE(l->state);
 	if (state & ANY_REASON)
 		return MOST;
+	int coming = expecting ? expected(l) : 0;
 	if (state & RELISTEN_PUBLISHES) {
 		struct relisten_load *load = bpf_map_lookup_elem(&loads, &key);
 		if (load)
-			return (READ_ONCE(load->load) & MOST) + expected(l);
+			return (READ_ONCE(load->load) & MOST) + coming;
 	}
-	return (__s64)READ_ONCE(l->open) + expected(l);
+	return (__s64)READ_ONCE(l->open) + coming;
 }
 
 /*
@@ -51,7 +52,7 @@ static __always_inline __s64 score(const struct relisten_table *t, __u32 place)
  * one of two: nearly as even, costs the same however many there are, and a listener that is new and empty is not
  * sent everything at once. Where to begin comes from the packet's hash: a random number costs more than all the rest.
  */
-__apart __u32 least(__u32 group, __u32 active, __u32 live, __u32 hash)
+__apart __u32 least(__u32 group, __u32 active, __u32 live, __u32 hash, __u32 expecting)
 {
 	const struct relisten_table *t = table(group, active);
 	__s64 lowest = MOST;
@@ -64,7 +65,7 @@ __apart __u32 least(__u32 group, __u32 active, __u32 live, __u32 hash)
 		__u32 b = ((hash >> 16) * (live - 1)) >> 16;
 		if (b >= a)
 			b++;
-		return score(t, b) < score(t, a) ? b : a;
+		return score(t, b, expecting) < score(t, a, expecting) ? b : a;
 	}
 	__u32 from = scale(hash, live);
 	for (__u32 i = 0; i < SCAN; i++) {
@@ -75,7 +76,7 @@ __apart __u32 least(__u32 group, __u32 active, __u32 live, __u32 hash)
 		place += i;
 		if (place >= live)
 			place -= live;
-		__s64 this = score(t, place);
+		__s64 this = score(t, place, expecting);
 		if (this < lowest) {
 			lowest = this;
 			best = place;
@@ -190,7 +191,8 @@ static __always_inline __u32 by_cpu(const struct relisten_table *t, __u32 live)
 
 /* The place that the policy gives; live is not 0. */
 static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
-				    struct relisten_group *g, const struct relisten_head *h, __u32 live)
+				    struct relisten_group *g, const struct relisten_head *h, __u32 live,
+				    bool expecting)
 {
 	__u32 hash = ctx->hash;
 
@@ -200,7 +202,7 @@ static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __
 	case RELISTEN_ROUND_ROBIN:
 		return (__u32)__sync_fetch_and_add(&g->turn, 1) % live;
 	case RELISTEN_LEAST_CONNECTIONS:
-		return live > 1 ? least(group, active, live, hash) : 0;
+		return live > 1 ? least(group, active, live, hash, expecting) : 0;
 	case RELISTEN_CPU:
 		return by_cpu(&g->tables[active & 1], live);
 	case RELISTEN_CLIENT_IP:

@@ -57,14 +57,15 @@ enum how { BY_POLICY, BY_FALLBACK, BY_LAST_RESORT, BY_NOBODY };
 
 /* Chooses. The key goes to `chosen`. */
 static __always_inline enum how decide(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
-				       struct relisten_group *g, const struct relisten_head *h, __u32 *chosen)
+				       struct relisten_group *g, const struct relisten_head *h, bool expecting,
+				       __u32 *chosen)
 {
 	__u32 live = h->live;
 
 	if (live > RELISTEN_LIVE)
 		live = RELISTEN_LIVE;
 	if (live) {
-		__u32 place = choose(ctx, group, active, g, h, live);
+		__u32 place = choose(ctx, group, active, g, h, live, expecting);
 		*chosen = key_at(&g->tables[active & 1], place);
 		if (give(ctx, *chosen, ANY_REASON))
 			return BY_POLICY;
@@ -223,11 +224,16 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 	bool counts = h->policy == RELISTEN_LEAST_CONNECTIONS;
 	if (counts)
 		keep_time(group, active, g, h->live);
-	enum how how = decide(ctx, group, active, g, h, &key);
+	bool new = is_new(ctx);
+	/*
+	 * The ACK of a SYN cookie opens its connection here and now. Where its SYN went nobody knows any more: what is
+	 * expected there would only lead it astray.
+	 */
+	enum how how = decide(ctx, group, active, g, h, new || ctx->migrating_sk, &key);
 
 	if (ctx->migrating_sk) {
 		note_moving(ctx, g, how, key);
-	} else if (is_new(ctx)) {
+	} else if (new) {
 		note_new(g, how, key);
 		struct relisten_listener *l = counts && how != BY_NOBODY ? listener(key) : NULL;
 		if (l)

@@ -249,8 +249,8 @@ fn syn_cookies_are_counted_where_they_arrive() {
         assert_eq!(counts.iter().map(|c| c.by_policy).sum::<u64>(), 100);
         assert_eq!(scene.group().counts().acks, 100);
         if policy == Policy::LeastConnections {
-            // Roughly: the SYN's listener is expected to get what the ACK brings to another, until that expires.
-            assert!(counts.iter().all(|c| (5..=60).contains(&c.open)), "{counts:?}");
+            // One more or less where two CPUs choose at the same time.
+            assert!(counts.iter().all(|c| (24..=26).contains(&c.open)), "{counts:?}");
         }
         drop(clients);
     }
