@@ -4,6 +4,9 @@
 //! 2. The worker's listeners go deaf, so that nothing new can get in whatever the group does later; again wait for a
 //!    barrier.
 //! 3. What is half open now may still come to it. Remember it, and watch until all is over.
+//!
+//! Who may not deafen them as long as anything is half open (`relisten::listener`) does so after 3, and then 2 and 3 come
+//! once more.
 
 use crate::core::{Millis, WorkerId};
 use relisten_diag::SocketCookie;
@@ -50,6 +53,13 @@ impl Leaving {
 
     pub(super) fn end(&mut self, worker: WorkerId) {
         self.all.remove(&worker);
+    }
+
+    /// It was quiet, but its listeners are deaf only now: what got in before must be over as well.
+    pub(super) fn prove_again(&mut self, worker: WorkerId) {
+        if let Some(one) = self.all.get_mut(&worker) {
+            one.stage = Stage::Deaf;
+        }
     }
 
     /// Steering was not in force for a moment: what was proven is worth nothing, everybody begins again.

@@ -162,15 +162,21 @@ impl Sockets {
         }
     }
 
-    /// The worker has nothing left to lose. Its listeners are deaf from now on: when it is told to stop it may shut
-    /// one down, and until we see that, the program names the wrong members.
-    pub(crate) fn proven_quiet(&mut self, worker: WorkerId) {
+    /// The worker has nothing left to lose. Its listeners must be deaf before it is told to stop: it or another may shut
+    /// one down, and until we see that, the program names the wrong members. True: some are deaf only now, and that may
+    /// have happened already. It must be proven quiet once more.
+    pub(crate) fn proven_quiet(&mut self, worker: WorkerId) -> bool {
+        let mut only_now = false;
         for held in self.held.values_mut().filter(|h| h.facts.owners.contains(&worker)) {
-            held.facts.quiet = true;
-            if held.facts.owners.len() == 1 {
+            if !held.facts.deaf && held.facts.owners.len() == 1 {
                 held.deafen_at_rest();
+                only_now |= held.facts.deaf;
             }
         }
+        for held in self.held.values_mut().filter(|h| h.facts.owners.contains(&worker)) {
+            held.facts.quiet = !only_now;
+        }
+        only_now
     }
 
     /// Steering was not in force for a moment.

@@ -100,11 +100,15 @@ impl Dispatcher {
                     }
                 }
                 for worker in quiet {
-                    self.leaving.end(worker);
-                    self.sockets.proven_quiet(worker);
-                    self.event(Event::Quiet { worker });
+                    if self.sockets.proven_quiet(worker) {
+                        self.leaving.prove_again(worker);
+                    } else {
+                        self.leaving.end(worker);
+                        self.event(Event::Quiet { worker });
+                    }
                 }
                 drop(standing);
+                self.start_barrier();
             }
             Err(error) => {
                 tracing::warn!(%error, "can't see the connections of leaving workers: they leave when --drain is over");
