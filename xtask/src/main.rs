@@ -4,6 +4,7 @@
 
 mod bench;
 mod bpf;
+mod fuzz;
 mod packages;
 mod test;
 mod vm;
@@ -22,6 +23,8 @@ enum Command {
     Bpf(bpf::Options),
     /// Run the paired benchmarks: with and without, ours and a peer, in one run, as ratios.
     Bench(bench::Options),
+    /// Fuzz the parsers, guided by coverage.
+    Fuzz(fuzz::Options),
     /// Run the tests that speak to the kernel on Debian's 6.1 and 6.12, in emulated machines (part of `test`).
     Vm(vm::Options),
     /// Install and build what the end-to-end tests need (part of `test`).
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Command::Test(options) => test::run(&options),
         Command::Bpf(options) => bpf::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Servers(options) => packages::run(&options),
     }

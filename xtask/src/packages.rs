@@ -48,6 +48,9 @@ const MACHINES: &[Need] = &[
     Need { package: "xz-utils", file: "xz" },
 ];
 
+/// What `cargo xtask fuzz` needs: libFuzzer is written in C++.
+const FUZZING: &[Need] = &[Need { package: "g++", file: "c++" }];
+
 /// `cargo xtask servers`.
 pub(crate) fn run(_: &Options) -> ExitCode {
     let missing = provide();
@@ -70,6 +73,11 @@ pub(crate) fn provide() -> Vec<String> {
 /// The same for `cargo xtask vm`.
 pub(crate) fn provide_for_machines() -> Vec<String> {
     provide_all(MACHINES)
+}
+
+/// The same for `cargo xtask fuzz`.
+pub(crate) fn provide_for_fuzzing() -> Vec<String> {
+    provide_all(FUZZING)
 }
 
 fn provide_all(needs: &'static [Need]) -> Vec<String> {

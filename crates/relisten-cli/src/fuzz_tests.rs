@@ -3,7 +3,7 @@
 #[path = "../../../fuzz/checks/config.rs"]
 mod config;
 #[path = "../../../fuzz/smoke.rs"]
-mod smoke;
+pub(crate) mod smoke;
 
 #[test]
 fn config_input() {

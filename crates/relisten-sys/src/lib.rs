@@ -1,6 +1,7 @@
 //! The only unsafe code of relisten: one typed function per kernel facility that rustix does not have.
 //!
 //! Linux only. Each function names its system call, the kernel it needs and its errors.
+#![allow(unsafe_code, reason = "so that no other crate needs any")]
 
 pub mod bpf;
 pub mod calls;

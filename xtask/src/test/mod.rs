@@ -51,6 +51,9 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         run.checks();
     }
     run.unit();
+    if options.filter.is_none() {
+        run.fuzz();
+    }
     run.end_to_end();
     if options.filter.is_none() {
         run.machines();
@@ -127,6 +130,20 @@ impl Run<'_> {
         let mut doc = cargo();
         doc.args(["test", "--workspace", "--exclude", "relisten-e2e", "--locked", "--no-fail-fast", "--doc"]);
         self.tests("examples in the documentation", &mut doc);
+    }
+
+    /// For some seconds each, so that the targets build and what is found at once is found.
+    fn fuzz(&mut self) {
+        let name = "the parsers, fuzzed";
+        let missing = packages::provide_for_fuzzing();
+        if !missing.is_empty() && self.options.allow_missing {
+            return self.report.skip(name, &missing.join("; "));
+        }
+        let mut fmt = cargo();
+        fmt.args(["fmt", "--check", "--manifest-path", "fuzz/Cargo.toml"]);
+        self.report.command("format of the fuzz targets", &mut fmt);
+        let seconds = if self.options.full { "600" } else { "5" };
+        self.report.command(name, cargo().args(["xtask", "fuzz", "--seconds", seconds]));
     }
 
     fn end_to_end(&mut self) {

@@ -1,5 +1,6 @@
 //! The worker over real sockets.
 
+mod fuzz;
 mod http;
 mod http2;
 mod limits;
