@@ -1,12 +1,14 @@
 """Python's http.server with its defaults: threads, a backlog of 5, and SIGTERM is death.
 
 usage: python.py HOST PORT [--http11] [--defer SECONDS] [--mode FILE] [--health FILE] [--late PORT SECONDS]
+                 [--mptcp]
 
 FILE says, at each start, what this one does: "ok", "exit N" (at once), "never" (stays, listens never),
 "delay SECONDS" (listens late), "port N" (listens elsewhere), "half" (listens, accepts never).
 
 The FILE of --health says, at each request for /health, who is ill and how: "503 PID", "hang PID", "503 all"; "well
 nobody", or no such file: everybody is well. /hold answers when everybody is. With --late a second port is opened so many seconds after the first.
+With --mptcp it listens with MPTCP, and notes in the file `protocols` what its socket is before and after `bind`.
 """
 
 import http.server
@@ -16,6 +18,9 @@ import sys
 import threading
 import time
 import urllib.parse
+
+IPPROTO_MPTCP = 262
+SO_PROTOCOL = 38
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -67,6 +72,20 @@ def illness():
 class Server(http.server.ThreadingHTTPServer):
     # The address family follows the address.
     address_family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+
+    def server_bind(self):
+        mptcp = "--mptcp" in sys.argv
+        if mptcp:
+            self.socket.close()
+            self.socket = socket.socket(self.address_family, self.socket_type, IPPROTO_MPTCP)
+            self.note_protocol("before bind")
+        super().server_bind()
+        if mptcp:
+            self.note_protocol("after bind")
+
+    def note_protocol(self, when):
+        with open("protocols", "a") as file:
+            file.write("%d %s\n" % (self.socket.getsockopt(socket.SOL_SOCKET, SO_PROTOCOL), when))
 
 
 def late(host, port, seconds):

@@ -44,7 +44,7 @@ impl Connection {
     }
 
     /// Takes a connection that is there.
-    pub(crate) fn over(stream: TcpStream, address: SocketAddr, bound: Duration) -> io::Result<Self> {
+    pub fn over(stream: TcpStream, address: SocketAddr, bound: Duration) -> io::Result<Self> {
         stream.set_read_timeout(Some(bound))?;
         stream.set_write_timeout(Some(bound))?;
         stream.set_nodelay(true)?;

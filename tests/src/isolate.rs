@@ -122,6 +122,7 @@ impl Test {
                 return skip::missing(name, &why);
             }
         }
+        std::fs::create_dir_all(binary::built()).expect("a directory for servers that are built");
         let directory =
             tempfile::Builder::new().prefix("relisten-e2e-").tempdir().expect("temporary directory");
         let log = directory.path().join("output");

@@ -98,6 +98,7 @@ pub struct Totals {
     pub rescues: u64,
     pub rescued: u64,
     pub programs_restored: u64,
+    pub cut: u64,
     pub migrated: Option<u64>,
     pub migrate_failed: Option<u64>,
 }

@@ -156,7 +156,9 @@ fn drain_has_an_end() {
         wait_until("the old worker is gone", seconds(10), || !process::alive(old));
         assert!(begin.elapsed() >= seconds(2), "it was cut after {:?}", begin.elapsed());
         client.join().expect("client").expect_err("the answer was to be cut");
-        relisten.settle(1, seconds(10));
+        let status = relisten.settle(1, seconds(10));
+        assert_eq!(status.totals.cut, 1, "{status:#?}");
+        relisten.wait_output("--drain is over", seconds(1));
         relisten.stop(seconds(20));
     });
 }

@@ -1,6 +1,6 @@
 //! What workers write is passed on line by line, never blocks them, and what is dropped is counted.
 
-use relisten_e2e::{Kind, Test, http, process, seconds, wait_until};
+use relisten_e2e::{Kind, Test, http, process, rounds, seconds, wait_until};
 
 /// A Python worker that serves on 8000 after it has run `first`.
 fn worker(first: &str) -> Vec<String> {
@@ -62,14 +62,17 @@ fn binary() {
     });
 }
 
-/// One line of many megabytes: memory stays bounded.
+/// One line of many megabytes, or with whole rounds of three gigabytes: memory stays bounded.
 #[test]
 fn endless_line() {
     Test::new().server(Kind::Python).limit(seconds(90)).run(|scene| {
-        let first = "threading.Thread(target=lambda: [os.write(1, b'x' * 65536) for _ in range(1600)] and \
-                     open('written', 'w').close(), daemon=True).start()";
-        let relisten = scene.relisten().command(worker(first)).start();
-        wait_until("100 MB are written", seconds(60), || scene.directory().join("written").exists());
+        let pieces = rounds(1_600, 48_000);
+        let first = format!(
+            "threading.Thread(target=lambda: [os.write(1, b'x' * 65536) for _ in range({pieces})] and \
+             open('written', 'w').close(), daemon=True).start()"
+        );
+        let relisten = scene.relisten().command(worker(&first)).start();
+        wait_until("all is written", seconds(60), || scene.directory().join("written").exists());
         let resident = process::resident(relisten.pid());
         assert!(resident < 24 << 20, "the supervisor takes {resident} bytes");
         http::get(([127, 0, 0, 1], 8000).into(), "/").expect("served");

@@ -1,7 +1,7 @@
 //! A reload under load loses nothing, whatever the server.
 
 use relisten_e2e::load::{Load, assert_nothing_lost};
-use relisten_e2e::{Kind, Test, millis, per_server, rounds, seconds, wait_until};
+use relisten_e2e::{Kind, Server, Test, millis, per_server, rounds, seconds, wait_until};
 use rustix::process::Signal;
 use std::collections::BTreeSet;
 
@@ -108,27 +108,31 @@ fn requests_while_another_reload_runs_are_answered() {
 
 /// The configuration names another port: the new generation serves there, and nobody who came to the old one
 /// before is lost.
-#[test]
-fn change_of_port() {
-    Test::new().server(Kind::Python).run(|scene| {
-        let (old, new) = (Kind::Python.server(), Kind::Python.at(([127, 0, 0, 1], 8001).into()));
-        let config = |server: &relisten_e2e::Server| {
+fn change_of_port(kind: Kind) {
+    Test::new().server(kind).limit(seconds(90)).run(|scene| {
+        let (old, new) = (kind.server(), kind.at(([127, 0, 0, 1], 8001).into()));
+        let config = |server: &Server| {
+            server.install(scene.directory());
             let words: Vec<String> = server.command.iter().map(|word| format!("{word:?}")).collect();
-            let listen = server.address;
-            scene.write(
-                "relisten.toml",
-                &format!("workers = 2\nlisten = \"{listen}\"\ncommand = [{}]\n", words.join(", ")),
-            )
+            // The built-in worker is what runs without a command, and takes what it is passed.
+            let what = match kind {
+                Kind::BuiltIn => format!("listen = \"{}\"", server.address),
+                Kind::Library => format!("listen = \"{}\"\ncommand = [{}]", server.address, words.join(", ")),
+                _ => format!("command = [{}]", words.join(", ")),
+            };
+            scene.write("relisten.toml", &format!("workers = 2\n{what}\n"))
         };
         let path = config(&old);
-        let relisten = scene.relisten().options(["--config", &path.display().to_string()]).workers(2).start();
+        let environment = old.environment.iter();
+        let builder = environment.fold(scene.relisten(), |builder, (name, value)| builder.env(name, value));
+        let relisten = builder.options(["--config", &path.display().to_string()]).workers(2).start();
         let load = Load::on(&old);
         load.more(200, seconds(10));
         assert_nothing_lost(&load.finish());
         config(&new);
         relisten.reload().ok();
         let load = Load::on(&new);
-        relisten.settle(2, seconds(15));
+        relisten.settle(2, seconds(30));
         load.more(200, seconds(10));
         load.finish_clean();
         wait_until("the old port is closed", seconds(5), || {
@@ -138,3 +142,17 @@ fn change_of_port() {
         scene.nothing_left(&[8000, 8001]);
     });
 }
+per_server!(
+    change_of_port,
+    [
+        python = Python,
+        node = Node,
+        java = Java,
+        netty = Netty,
+        go = Go,
+        gunicorn = Gunicorn,
+        nginx = Nginx,
+        built_in = BuiltIn,
+        library = Library,
+    ]
+);

@@ -144,6 +144,9 @@ fn any_server(kind: Kind) {
     Test::new().server(kind).run(|scene| {
         scene.write("mode", "ok");
         let server = kind.server();
+        // Who never gets ready is waited for: two quick ones have to do.
+        let both = matches!(kind, Kind::Node | Kind::Library);
+        let timeout = if both { "2s" } else { "60s" };
         let words: Vec<String> = server.command.iter().map(|word| format!("'{word}'")).collect();
         let script = format!(
             "case $(cat mode) in exit) echo exits as told; exit 3;; never) exec sleep 1000;; esac; exec {}",
@@ -153,18 +156,21 @@ fn any_server(kind: Kind) {
             .relisten()
             .server(&server)
             .command(["sh", "-c", &script])
-            .options(["--ready-timeout", "2s"])
+            .options(["--ready-timeout", timeout])
             .workers(2)
             .start();
         let load = Load::on(&server);
         let before = relisten.status().pids();
-        for mode in ["exit", "never"] {
+        for mode in if both { &["exit", "never"][..] } else { &["exit"] } {
             scene.write("mode", mode);
             let reload = relisten.reload();
             assert_eq!(reload.code(), Some(1), "{mode}: {reload:?}");
-            assert_eq!(reload.text().contains("exits as told"), mode == "exit", "{reload:?}");
+            assert_eq!(reload.text().contains("exits as told"), *mode == "exit", "{reload:?}");
         }
         unchanged(scene, relisten, load, &before);
     });
 }
-per_server!(any_server, [node = Node, library = Library]);
+per_server!(
+    any_server,
+    [node = Node, java = Java, netty = Netty, go = Go, gunicorn = Gunicorn, nginx = Nginx, library = Library,]
+);

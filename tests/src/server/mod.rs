@@ -18,6 +18,8 @@ pub enum Kind {
     Python,
     /// The same with HTTP/1.1 and keep-alive.
     PythonKeepAlive,
+    /// The same as the first, listening with MPTCP. Not one of [`ALL`].
+    PythonMptcp,
     /// A plain Node script: dies at once on SIGTERM.
     Node,
     /// The JDK's HTTP server.
@@ -131,6 +133,11 @@ impl Kind {
             },
             Self::PythonKeepAlive => Server {
                 command: words(&["python3", &script("python.py"), &host, &port, "--http11"]),
+                ..server
+            },
+            Self::PythonMptcp => Server {
+                command: words(&["python3", &script("python.py"), &host, &port, "--mptcp"]),
+                keeps_alive: false,
                 ..server
             },
             Self::Node => Server { command: words(&["node", &script("node.js"), &host, &port]), ..server },

@@ -26,6 +26,11 @@ pub(super) fn prepare(kind: Kind) -> Result<(), String> {
     match kind {
         Kind::BuiltIn => Ok(()),
         Kind::Python | Kind::PythonKeepAlive => need("python3", "python3"),
+        Kind::PythonMptcp => {
+            need("python3", "python3")?;
+            let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled").unwrap_or_default();
+            (enabled.trim() == "1").then_some(()).ok_or_else(|| "the kernel has no MPTCP".into())
+        }
         Kind::Node => need("node", "nodejs"),
         Kind::Gunicorn => need("gunicorn", "gunicorn"),
         Kind::Nginx | Kind::NginxReuseport => need("nginx", "nginx"),
