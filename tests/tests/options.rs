@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// `--workers auto`, the default: as many as there are CPUs that the process may use.
 #[test]
 fn as_many_workers_as_cpus() {
-    Test::new().server(Kind::Python).run(|scene| {
+    Test::new().server(Kind::Python).run(|_| {
         let server = Kind::Python.server();
         let relisten = std::env::var_os("RELISTEN_BIN").expect("the binary");
         for cpus in 1..=std::thread::available_parallelism().map_or(1, usize::from).min(2) {
@@ -86,6 +86,6 @@ import http.server; http.server.HTTPServer(('127.0.0.1', 8000), http.server.Simp
             .collect();
         let of_the_worker = objects.iter().find(|line| line["line"] == "hello").expect("the worker's line");
         assert_eq!((&of_the_worker["slot"], &of_the_worker["pid"]), (&0.into(), &pid.into()), "{of_the_worker}");
-        assert!(objects.len() > 2 && objects.iter().all(|line| line.is_object()), "{objects:#?}");
+        assert!(objects.len() > 2 && objects.iter().all(serde_json::Value::is_object), "{objects:#?}");
     });
 }
