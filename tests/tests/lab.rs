@@ -1,6 +1,6 @@
 //! `relisten lab`: every experiment shows its direction here, and leaves nothing behind.
 
-use relisten_e2e::{Scene, Test, cli, process, seconds, wait_until};
+use relisten_e2e::{Kind, Scene, Test, cli, process, seconds, wait_until};
 use relisten_lab::report::{Report, Run, SCHEMA};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
@@ -90,6 +90,27 @@ fn hang() {
     Test::new().run(|scene| {
         let run = quick(scene, "hang");
         looked_at(scene, &run, &["reuseport", "accept", "reuseport: lost once the worker goes on"]);
+    });
+}
+
+/// Servers that stop at once lose connections by themselves and none under relisten.
+#[test]
+fn reload() {
+    Test::new().server(Kind::Python).server(Kind::Nginx).run(|scene| {
+        let run = quick(scene, "reload");
+        let checks =
+            ["Python http.server, bare", "Python http.server, under relisten", "nginx, under relisten"];
+        looked_at(scene, &run, &checks);
+    });
+}
+
+#[test]
+fn scale() {
+    Test::new().server(Kind::Python).server(Kind::Nginx).run(|scene| {
+        let run = quick(scene, "scale");
+        let checks =
+            ["Python http.server, bare", "Python http.server, under relisten", "nginx, under relisten"];
+        looked_at(scene, &run, &checks);
     });
 }
 

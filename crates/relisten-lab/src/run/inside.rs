@@ -4,7 +4,7 @@ use super::message::{Isolation, Message, Order};
 use crate::experiment::{Context, Failure};
 use crate::experiments;
 use relisten_diag::machine::migration::bring_up_loopback;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change, mount_remount};
 use rustix::process::Signal;
 use std::error::Error;
 use std::io::{self, Write};
@@ -43,12 +43,18 @@ fn first_process(order: &Order) -> ExitCode {
     if matches!(status, Ok(true)) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// In this mount namespace only: `/proc` shows the new process namespace, and `/run` is empty and goes with it.
+/// In this mount namespace only: `/proc` shows the new process namespace, `/run` is empty and goes with it, and the rest
+/// can't be written: whatever a server of an experiment does, the machine's files stay as they are.
 fn own_mounts() -> io::Result<()> {
     mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("proc", "/proc", "proc", flags | MountFlags::NOEXEC, None)?;
-    Ok(mount("none", "/run", "tmpfs", flags, Some(c"mode=755"))?)
+    mount("none", "/run", "tmpfs", flags, Some(c"mode=755"))?;
+    for place in ["/", "/dev", "/tmp", "/var", "/home"] {
+        // No mount point of its own, or one that may not be changed: then by somebody without privilege.
+        let _ = mount_remount(place, MountFlags::BIND | MountFlags::RDONLY, "");
+    }
+    Ok(())
 }
 
 /// A directory that is gone afterwards, even if this process is killed, where mounts are its own.
