@@ -244,10 +244,12 @@ impl Running {
     fn nginx_configuration(&self, workers: usize) -> Result<PathBuf, Failure> {
         let reuseport = if self.way == Way::Bare { " reuseport" } else { "" };
         let address = self.address;
+        // In a user namespace there is nobody else to become.
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
         let temporary = temporary.map(|what| format!("{what}_temp_path tmp; ")).concat();
         let text = format!(
-            "daemon off; worker_processes {workers}; pid nginx.pid; error_log stderr;\n\
+            "{user} daemon off; worker_processes {workers}; pid nginx.pid; error_log stderr;\n\
              events {{ worker_connections 512; }}\n\
              http {{ access_log off; {temporary}\n\
              server {{ listen {address}{reuseport}; location / {{ return 200 'ok\\n'; }} }} }}\n"
