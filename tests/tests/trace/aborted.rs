@@ -1,5 +1,6 @@
 //! Connections that one of the two programs, or the kernel in its place, gave up.
 
+use crate::kernel;
 use relisten_e2e::puppet::Puppet;
 use relisten_e2e::trace::Trace;
 use relisten_e2e::wire::{Wire, flag};
@@ -50,7 +51,8 @@ fn by_the_server() {
             assert_eq!(end_of(&mut client), ErrorKind::ConnectionReset);
             let fate = trace.of(cause, name(&client));
             let (inode, pid, command) = (puppet.inode("s"), puppet.pid(), puppet.command());
-            assert!(fate.shows(shown), "{fate:#?}");
+            // Kernels before 6.10 don't say it.
+            assert!(fate.shows(shown) || fate.shows("gives no reasons"), "{fate:#?}");
             assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("reset", "accepted"), "{case}");
             fate.is_at("127.0.0.1:8001", inode, pid, &command);
         }
@@ -64,6 +66,9 @@ fn by_the_server() {
 #[test]
 fn by_the_server_too_early() {
     Test::new().root().run(|scene| {
+        if kernel() < (6, 10) {
+            return scene.skip("this kernel does not tell all resets (Linux 6.10 does)");
+        }
         let trace = Trace::start(&[]);
         let mut puppet = Puppet::listens(scene, "server", "127.0.0.1:8001", 16);
         let (inode, pid, command) = (puppet.inode("s"), puppet.pid(), puppet.command());

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 
 pub(super) const TCP: u8 = 6;
+pub(super) const ESTABLISHED: u8 = 1;
 pub(super) const SYN_SENT: u8 = 2;
 pub(super) const TIME_WAIT: u8 = 6;
 pub(super) const LISTEN: u8 = 10;
@@ -144,14 +145,15 @@ impl Engine {
 
     /// A client was hit by a reset that might have been for nobody.
     fn believe(&mut self, record: &Record) {
-        while let Some(at) = self.doubtful.iter().position(|fate| fate.client == record.local) {
+        let hit = |fate: &Fate| record.state == ESTABLISHED && fate.client == record.local;
+        while let Some(at) = self.doubtful.iter().position(hit) {
             self.out.extend(self.doubtful.remove(at));
         }
     }
 
-    /// Has a reset arrived at this client a moment ago?
+    /// Has a reset arrived a moment ago at this client, which took itself for connected?
     pub(super) fn is_hit(&self, client: SocketAddr) -> bool {
-        self.arrived.iter().any(|record| record.local == Some(client))
+        self.arrived.iter().any(|record| record.state == ESTABLISHED && record.local == Some(client))
     }
 
     /// At the listener that the record is about.

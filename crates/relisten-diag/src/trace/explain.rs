@@ -42,7 +42,11 @@ fn by_stack(record: &Record, symbols: &Symbols) -> Option<Cause> {
 
 /// Why a packet of an existing connection was answered with a reset.
 pub(super) fn answered(reason: Option<&str>, state: u8, syn: bool) -> Cause {
+    const FIN_WAIT1: u8 = 4;
+    const FIN_WAIT2: u8 = 5;
     const TIME_WAIT: u8 = 6;
+    const LAST_ACK: u8 = 9;
+    const CLOSING: u8 = 11;
     match reason {
         _ if state == TIME_WAIT && syn => Cause::TimeWait,
         // Once the other side has acknowledged that the application closed, the kernel keeps no more than this.
@@ -50,6 +54,8 @@ pub(super) fn answered(reason: Option<&str>, state: u8, syn: bool) -> Cause {
         // Data came after the application had closed.
         Some("TCP_ABORT_ON_DATA") => Cause::UnreadData,
         Some("TCP_RFC7323_PAWS") => Cause::Paws,
+        // The same before 6.10: a connection that the application had closed.
+        None if matches!(state, FIN_WAIT1 | FIN_WAIT2 | CLOSING | LAST_ACK) => Cause::UnreadData,
         _ => Cause::OtherReset,
     }
 }
@@ -84,5 +90,7 @@ mod tests {
         assert_eq!(answered(None, 6, true), Cause::TimeWait);
         assert_eq!(answered(Some("TCP_TIMEWAIT_SOCKET"), 6, false), Cause::UnreadData);
         assert_eq!(answered(Some("TCP_ABORT_ON_DATA"), 4, false), Cause::UnreadData);
+        assert_eq!(answered(None, 5, false), Cause::UnreadData);
+        assert_eq!(answered(None, 1, false), Cause::OtherReset);
     }
 }

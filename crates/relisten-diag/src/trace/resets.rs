@@ -92,6 +92,9 @@ impl Engine {
             let fate = if let Some(fate) = self.half_open_at(server, record.time) {
                 evidence.push("the packet reached another listener, which knows nothing of it".to_owned());
                 fate
+            } else if packet.flags & Packet::FIN != 0 {
+                // The end of a connection whose other end is gone already, as where TIME_WAIT has no room.
+                return;
             } else {
                 self.at_listener(record, Cause::NoRequest, Phase::HalfOpen)
             };

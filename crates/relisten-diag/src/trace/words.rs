@@ -2,10 +2,9 @@
 
 use super::Phase;
 use super::closing::Closed;
-use super::engine::TCP;
+use super::engine::{ESTABLISHED, TCP};
 use relisten_bpf::trace::{Packet, Record};
 
-const ESTABLISHED: u8 = 1;
 const CLOSE_WAIT: u8 = 8;
 
 /// How far the connection of a record had come. No process's is what is not accepted yet, and what is closed already; but
