@@ -49,32 +49,34 @@ enum relisten_avoid {
 };
 
 /*
- * What is looked at to choose: four to a line of the cache, because what is paid for is lines. The first connection
- * on a machine that does something else finds all of them cold.
+ * What is looked at to choose and written when it was chosen: half a line of the cache, because what is paid for is
+ * lines. The first connection on a machine that does something else finds all of them cold.
  */
 struct relisten_listener {
 	enum relisten_avoid state;
 	/* Open connections: ESTABLISHED and CLOSE_WAIT. */
 	int open;
-	/* Chosen in this epoch and not yet open, and in the one before. See expected.h. */
-	int expected;
-	int expected_before;
+	/* New connections that it got. */
+	__u64 chosen;
+	/* Of these, from the first on: those open, or not waited for any more. And all before this epoch. See expected.h. */
+	__u32 settled;
+	__u32 begun;
+	__u64 reserved;
 };
 
-/* What is only written. */
+/* What is only written, and more seldom. */
 struct relisten_counters {
 	/* Tells connections of an earlier user of this key from those of this one. */
 	__u32 incarnation;
 	__u32 reserved0;
-	/* New connections: chosen by the policy, in place of the one that it chose, and because nobody fit was left. */
-	__u64 by_policy;
+	/* Of those chosen: in place of the one that the policy chose, and because nobody fit was left. */
 	__u64 by_fallback;
 	__u64 by_last_resort;
 	__u64 established;
 	/* Connections moved here when another listener left, and away from here. */
 	__u64 moved_in;
 	__u64 moved_out;
-	__u64 reserved1;
+	__u64 reserved1[2];
 } __attribute__((aligned(64)));
 
 struct relisten_head {
@@ -169,6 +171,13 @@ struct relisten_owner {
 	/* It was counted when it opened. */
 	__u32 counted;
 	__u32 reserved;
+};
+
+/* A moved connection. */
+struct relisten_moved {
+	/* The connection's; 0: the entry is free. */
+	__u64 cookie;
+	struct relisten_owner owner;
 };
 
 #endif

@@ -18,7 +18,7 @@ static __always_inline __u32 key_at(const struct relisten_table *t, __u32 place)
 {
 	/* The verifier knows less than the compiler of what a place can be. */
 	opaque(place);
-	if (place >= RELISTEN_MEMBERS)
+	if (unlikely(place >= RELISTEN_MEMBERS))
 		return RELISTEN_LISTENERS;
 	return t->keys[place];
 }
@@ -26,7 +26,7 @@ static __always_inline __u32 key_at(const struct relisten_table *t, __u32 place)
 /* All reasons to avoid a listener. */
 #define ANY_REASON (RELISTEN_OUT | RELISTEN_DRAINING | RELISTEN_SUSPECTED | RELISTEN_HUNG | RELISTEN_FULL)
 
-#define MOST 0x3fffffffffffffffLL
+#define MOST (1LL << 40)
 
 /* How much a listener has to do, with what is expected of it or without. Nobody fit: the most. */
 static __always_inline __s64 score(const struct relisten_table *t, __u32 place, bool expecting)
@@ -36,53 +36,44 @@ static __always_inline __s64 score(const struct relisten_table *t, __u32 place, 
 	if (!l)
 		return MOST;
 	__u32 state = READ_ONCE(l->state);
-	if (state & ANY_REASON)
+	if (unlikely(state & ANY_REASON))
 		return MOST;
 	int coming = expecting ? expected(l) : 0;
-	if (state & RELISTEN_PUBLISHES) {
-		struct relisten_load *load = bpf_map_lookup_elem(&loads, &key);
-		if (load)
-			return (READ_ONCE(load->load) & MOST) + coming;
+	if (unlikely(state & RELISTEN_PUBLISHES)) {
+		struct relisten_load *published = bpf_map_lookup_elem(&loads, &key);
+		__u64 load = published ? READ_ONCE(published->load) : 0;
+		return (load < MOST ? load : MOST - 1) + coming;
 	}
 	return (__s64)READ_ONCE(l->open) + coming;
 }
 
 /*
- * Fewest connections. Of few, the fewest of all, beginning anywhere so that equals take turns. Of many, the better
- * one of two: nearly as even, costs the same however many there are, and a listener that is new and empty is not
- * sent everything at once. Where to begin comes from the packet's hash: a random number costs more than all the rest.
+ * Fewest connections. Of few, the fewest of all, and among equals any. Of many, the better one of two: nearly as even,
+ * costs the same however many there are, and a listener that is new and empty is not sent everything at once. Chance
+ * comes from the packet's hash: a random number costs more than all the rest. Which is the lowest can't be foreseen, so
+ * it is found without a jump.
  */
-__apart __u32 least(__u32 group, __u32 active, __u32 live, __u32 hash, __u32 expecting)
+static __always_inline __u32 least(const struct relisten_table *t, __u32 live, __u32 hash, bool expecting)
 {
-	const struct relisten_table *t = table(group, active);
-	__s64 lowest = MOST;
-	__u32 best = 0;
+	__s64 lowest = (MOST + 1) << 16;
+	__u64 twice = (__u64)hash << 32 | hash;
 
-	if (!t)
-		return 0;
-	if (live > SCAN) {
+	if (unlikely(live > SCAN)) {
 		__u32 a = ((hash & 0xffff) * live) >> 16;
 		__u32 b = ((hash >> 16) * (live - 1)) >> 16;
 		if (b >= a)
 			b++;
 		return score(t, b, expecting) < score(t, a, expecting) ? b : a;
 	}
-	__u32 from = scale(hash, live);
 	for (__u32 i = 0; i < SCAN; i++) {
 		if (i >= live)
 			break;
-		__u32 place = from;
-		opaque(place);
-		place += i;
-		if (place >= live)
-			place -= live;
-		__s64 this = score(t, place, expecting);
-		if (this < lowest) {
-			lowest = this;
-			best = place;
-		}
+		/* Which of equals: other bits of the hash for each place. */
+		__u64 chance = twice >> 4 * i & 0xff;
+		__s64 less = score(t, i, expecting) * 65536 + (__s64)(chance << 8 | i) - lowest;
+		lowest += less & less >> 63;
 	}
-	return best;
+	return lowest & 0xff;
 }
 
 __apart __u32 by_weight(__u32 group, __u32 active, __u32 live, __u32 at)
@@ -122,7 +113,7 @@ static __always_inline bool client(struct sk_reuseport_md *ctx, __u32 *hash)
 	__u32 words[4] = {};
 	bool v4 = true;
 
-	if (ctx->migrating_sk) {
+	if (unlikely(ctx->migrating_sk)) {
 		struct bpf_sock *sk = ctx->migrating_sk;
 		if (sk->family == AF_INET) {
 			words[0] = sk->dst_ip4;
@@ -136,7 +127,7 @@ static __always_inline bool client(struct sk_reuseport_md *ctx, __u32 *hash)
 			if (v4)
 				words[0] = words[3];
 		}
-	} else if (ctx->eth_protocol == from_be16(ETH_P_IPV6)) {
+	} else if (unlikely(ctx->eth_protocol == from_be16(ETH_P_IPV6))) {
 		v4 = false;
 		if (bpf_skb_load_bytes_relative(ctx, 8, words, 16, BPF_HDR_START_NET))
 			return false;
@@ -145,7 +136,7 @@ static __always_inline bool client(struct sk_reuseport_md *ctx, __u32 *hash)
 	}
 
 	__u32 a = absorb(0x2545f491, from_be32(words[0]));
-	if (!v4) {
+	if (unlikely(!v4)) {
 		a = absorb(a, from_be32(words[1]));
 		a = absorb(a, from_be32(words[2]));
 		a = absorb(a, from_be32(words[3]));
@@ -159,23 +150,34 @@ static __always_inline bool client(struct sk_reuseport_md *ctx, __u32 *hash)
 }
 
 /* Highest random weight: a listener that goes moves only its own clients, one that comes takes its share of all. */
-__apart __u32 highest(__u32 group, __u32 active, __u32 live, __u32 client)
+static __always_inline __u32 highest_of(const struct relisten_table *t, __u32 live, __u32 most, __u32 client)
 {
-	const struct relisten_table *t = table(group, active);
-	__u32 best = 0, top = 0;
+	__s64 top = 0;
 
-	if (!t)
-		return 0;
-	for (__u32 i = 0; i < RELISTEN_LIVE; i++) {
+	for (__u32 i = 0; i < most; i++) {
 		if (i >= live)
 			break;
 		__u32 number = (client ^ t->draws[i].seed) * t->draws[i].factor;
-		if (number > top) {
-			top = number;
-			best = i;
-		}
+		__s64 more = ((__s64)number << 8 | (RELISTEN_LIVE - 1 - i)) - top;
+		top += more & ~(more >> 63);
 	}
-	return best;
+	return RELISTEN_LIVE - 1 - (top & 0xff);
+}
+
+__apart __u32 highest_of_many(__u32 group, __u32 active, __u32 live, __u32 client)
+{
+	const struct relisten_table *t = table(group, active);
+
+	return t ? highest_of(t, live, RELISTEN_LIVE, client) : 0;
+}
+
+/* Of few it is found on the way: a call costs as much as the search. */
+static __always_inline __u32 highest(__u32 group, __u32 active, const struct relisten_table *t, __u32 live,
+				     __u32 client)
+{
+	if (unlikely(live > SCAN))
+		return highest_of_many(group, active, live, client);
+	return highest_of(t, live, SCAN, client);
 }
 
 static __always_inline __u32 by_cpu(const struct relisten_table *t, __u32 live)
@@ -202,12 +204,12 @@ static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __
 	case RELISTEN_ROUND_ROBIN:
 		return (__u32)__sync_fetch_and_add(&g->turn, 1) % live;
 	case RELISTEN_LEAST_CONNECTIONS:
-		return live > 1 ? least(group, active, live, hash, expecting) : 0;
+		return least(&g->tables[active & 1], live, hash, expecting);
 	case RELISTEN_CPU:
 		return by_cpu(&g->tables[active & 1], live);
 	case RELISTEN_CLIENT_IP:
 		/* Without an address, which can't be: the hash. */
-		return client(ctx, &hash) ? highest(group, active, live, hash) : scale(hash, live);
+		return client(ctx, &hash) ? highest(group, active, &g->tables[active & 1], live, hash) : scale(hash, live);
 	case RELISTEN_WEIGHTED:
 		return by_weight(group, active, live, scale(hash, h->total));
 	default:

@@ -11,6 +11,8 @@ static __always_inline bool is_open(__u32 state)
 	return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT;
 }
 
+enum counted { TOLD_FOR_US = 1, TOLD_ANYHOW = 2 };
+
 static __always_inline void opened(struct bpf_sock_ops *ops)
 {
 	struct bpf_sock *sk = ops->sk;
@@ -24,10 +26,11 @@ static __always_inline void opened(struct bpf_sock_ops *ops)
 	struct relisten_listener *l = listener(owner->key);
 	if (!c || !l)
 		return;
-	/* From now on this program is told of its end. */
-	if (bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
+	/* From now on this program is told of its end, as another may be that asked for it. */
+	__u32 flags = ops->bpf_sock_ops_cb_flags;
+	if (bpf_sock_ops_cb_flags_set(ops, flags | BPF_SOCK_OPS_STATE_CB_FLAG))
 		return;
-	owner->counted = 1;
+	owner->counted = flags & BPF_SOCK_OPS_STATE_CB_FLAG ? TOLD_ANYHOW : TOLD_FOR_US;
 	__sync_fetch_and_add(&l->open, 1);
 	add(&c->established, 1);
 	arrived(l);
@@ -44,17 +47,20 @@ static __always_inline void changed(struct bpf_sock_ops *ops)
 	struct relisten_owner *owner = bpf_sk_storage_get(&owners, sk, NULL, 0);
 	if (!owner || !owner->counted)
 		return;
+	/* What comes after the end is of no interest: two calls less for each connection. */
+	if (owner->counted == TOLD_FOR_US)
+		bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags & ~BPF_SOCK_OPS_STATE_CB_FLAG);
 	owner->counted = 0;
 
 	struct relisten_owner whose = *owner;
 	struct relisten_instance *i = the_instance();
 	if (i && READ_ONCE(i->moved) > 0) {
 		__u64 cookie = bpf_get_socket_cookie(ops);
-		struct relisten_owner *now = bpf_map_lookup_elem(&moved, &cookie);
+		struct relisten_moved *now = moved_find(cookie);
 		if (now) {
-			whose = *now;
-			if (!bpf_map_delete_elem(&moved, &cookie))
-				add(&i->moved, -1);
+			whose = now->owner;
+			moved_remove(now);
+			add(&i->moved, -1);
 		}
 	}
 	if (of_owner(&whose))

@@ -2,9 +2,9 @@
 /*
  * Connections chosen but not yet open. Without them a burst within one round trip, or handshakes that wait for data
  * (TCP_DEFER_ACCEPT), would all go to the one listener that had the fewest before. A handshake may never be finished,
- * so what is not open within one or two epochs of half a second is forgotten: the first packet of an epoch makes the
- * counts of this one those of the one before, for all listeners of the group. Choosing then costs no look at a clock
- * for each listener.
+ * so what is not open within one or two epochs of half a second is not waited for any more: the first packet of an epoch
+ * settles, for all listeners of the group, what was chosen before the last one began. Choosing then costs no look at a
+ * clock for each listener.
  *
  * Two CPUs may meet here and a count be off by a few until the next epoch.
  */
@@ -16,20 +16,13 @@
 
 static __always_inline int expected(const struct relisten_listener *l)
 {
-	return READ_ONCE(l->expected) + READ_ONCE(l->expected_before);
-}
-
-static __always_inline void expect(struct relisten_listener *l)
-{
-	__sync_fetch_and_add(&l->expected, 1);
+	return (int)((__u32)READ_ONCE(l->chosen) - READ_ONCE(l->settled));
 }
 
 static __always_inline void arrived(struct relisten_listener *l)
 {
-	if (READ_ONCE(l->expected_before) > 0)
-		__sync_fetch_and_add(&l->expected_before, -1);
-	else if (READ_ONCE(l->expected) > 0)
-		__sync_fetch_and_add(&l->expected, -1);
+	if (expected(l) > 0)
+		__sync_fetch_and_add(&l->settled, 1);
 }
 
 struct roll {
@@ -44,8 +37,13 @@ static long roll_one(__u32 i, struct roll *r)
 		return 1;
 	struct relisten_listener *l = listener(r->table->keys[i]);
 	if (l) {
-		*(volatile int *)&l->expected_before = r->long_ago ? 0 : READ_ONCE(l->expected);
-		*(volatile int *)&l->expected = 0;
+		__u32 chosen = READ_ONCE(l->chosen), until = r->long_ago ? chosen : l->begun;
+		/* More have come than were waited for: two CPUs met. */
+		if (expected(l) < 0)
+			until = chosen;
+		if ((int)(until - READ_ONCE(l->settled)) > 0 || expected(l) < 0)
+			*(volatile __u32 *)&l->settled = until;
+		l->begun = chosen;
 	}
 	return 0;
 }
@@ -65,7 +63,7 @@ static __always_inline void keep_time(__u32 group, __u32 active, struct relisten
 	__u64 now = bpf_jiffies64(), then = READ_ONCE(g->epoch);
 	__u32 ticks = g->epoch_ticks ? g->epoch_ticks : DEFAULT_TICKS;
 
-	if (now - then < ticks)
+	if (likely(now - then < ticks))
 		return;
 	/* One of all CPUs does it. */
 	if (__sync_val_compare_and_swap(&g->epoch, then, now) == then)

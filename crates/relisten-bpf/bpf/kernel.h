@@ -27,6 +27,10 @@ typedef _Bool bool;
 #define __apart __attribute__((noinline))
 /* What the compiler is not to know, lest it makes of it a variable that the verifier follows through a loop. */
 #define opaque(x) __asm__ volatile("" : "+r"(x))
+/* Which way goes straight on: between two packets the caches have been used by others, and each line that a jump leads
+ * to is waited for. */
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 #define READ_ONCE(x) (*(const volatile __typeof__(x) *)&(x))
 #define offsetof(type, member) __builtin_offsetof(type, member)
 /* Of a big-endian value in a packet. The object is for little-endian machines. */

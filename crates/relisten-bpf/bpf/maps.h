@@ -68,13 +68,12 @@ struct {
 	__type(value, struct relisten_owner);
 } cookies SEC(".maps");
 
-/* A moved connection's cookie to its new owner. What is kept with its socket can't be changed from there. */
+/* See moved.h. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, RELISTEN_MOVED);
-	__type(key, __u64);
-	__type(value, struct relisten_owner);
+	__type(key, __u32);
+	__type(value, struct relisten_moved);
 } moved SEC(".maps");
 
 static __always_inline void add(void *counter, __s64 n)

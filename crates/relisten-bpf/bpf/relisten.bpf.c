@@ -11,6 +11,7 @@
 #include "kernel.h"
 #include "abi.h"
 #include "maps.h"
+#include "moved.h"
 #include "expected.h"
 #include "choose.h"
 #include "steer.h"

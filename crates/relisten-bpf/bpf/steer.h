@@ -10,10 +10,10 @@
 static __always_inline struct relisten_listener *give(struct sk_reuseport_md *ctx, __u32 key, __u32 reasons)
 {
 	struct relisten_listener *l = listener(key);
-	if (!l || (READ_ONCE(l->state) & reasons))
+	if (!l || unlikely(READ_ONCE(l->state) & reasons))
 		return NULL;
 	/* Fails for a socket that does not listen now, or in another group. */
-	if (bpf_sk_select_reuseport(ctx, &sockets, &key, 0))
+	if (unlikely(bpf_sk_select_reuseport(ctx, &sockets, &key, 0)))
 		return NULL;
 	return l;
 }
@@ -62,12 +62,12 @@ static __always_inline enum how decide(struct sk_reuseport_md *ctx, __u32 group,
 {
 	__u32 live = h->live;
 
-	if (live > RELISTEN_LIVE)
+	if (unlikely(live > RELISTEN_LIVE))
 		live = RELISTEN_LIVE;
-	if (live) {
+	if (likely(live)) {
 		__u32 place = choose(ctx, group, active, g, h, live, expecting);
 		*chosen = key_at(&g->tables[active & 1], place);
-		if (give(ctx, *chosen, ANY_REASON))
+		if (likely(give(ctx, *chosen, ANY_REASON)))
 			return BY_POLICY;
 		/* The table is older than what is said of the listener itself. */
 		*chosen = walk(ctx, group, active, live, ANY_REASON);
@@ -85,7 +85,7 @@ static __always_inline bool is_new(struct sk_reuseport_md *ctx)
 {
 	__u8 *data = ctx->data, *end = ctx->data_end;
 
-	if (ctx->ip_protocol != IPPROTO_TCP || data + 14 > end)
+	if (unlikely(ctx->ip_protocol != IPPROTO_TCP || data + 14 > end))
 		return true;
 	return (data[13] & 0x12) == 0x02;
 }
@@ -93,16 +93,18 @@ static __always_inline bool is_new(struct sk_reuseport_md *ctx)
 /* Counts a new connection, once. */
 static __always_inline void note_new(struct relisten_group *g, enum how how, __u32 key)
 {
-	struct relisten_counters *c = how == BY_NOBODY ? NULL : counters_of(key);
+	struct relisten_listener *l = how == BY_NOBODY ? NULL : listener(key);
 
-	if (!c)
+	if (unlikely(!l)) {
 		add(&g->by_kernel, 1);
-	else if (how == BY_POLICY)
-		add(&c->by_policy, 1);
-	else if (how == BY_FALLBACK)
-		add(&c->by_fallback, 1);
-	else
-		add(&c->by_last_resort, 1);
+		return;
+	}
+	add(&l->chosen, 1);
+	if (likely(how == BY_POLICY))
+		return;
+	struct relisten_counters *c = counters_of(key);
+	if (c)
+		add(how == BY_FALLBACK ? &c->by_fallback : &c->by_last_resort, 1);
 }
 
 /* A connection that was counted for one listener is from now on counted for another. */
@@ -111,19 +113,20 @@ static __always_inline void move_count(struct relisten_group *g, __u64 cookie, _
 	struct relisten_instance *i = the_instance();
 	struct relisten_counters *to = counters_of(key), *from = NULL;
 	struct relisten_owner owner = { .key = key, .counted = 1 }, *before;
+	struct relisten_moved *m;
 	__u32 from_key = 0;
 
 	if (!to || !i || !READ_ONCE(i->counting))
 		return;
 	owner.incarnation = READ_ONCE(to->incarnation);
-	before = bpf_map_lookup_elem(&moved, &cookie);
-	if (before) {
-		from_key = before->key;
-		from = of_owner(before);
-		before->key = owner.key;
-		before->incarnation = owner.incarnation;
+	/* Of the first that moves there is none to look for. */
+	m = READ_ONCE(i->moved) > 0 ? moved_find(cookie) : NULL;
+	if (m) {
+		from_key = m->owner.key;
+		from = of_owner(&m->owner);
+		m->owner = owner;
 	} else {
-		if (bpf_map_update_elem(&moved, &cookie, &owner, BPF_NOEXIST)) {
+		if (!moved_add(cookie, &owner)) {
 			add(&g->move_uncounted, 1);
 			return;
 		}
@@ -205,14 +208,14 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 
 	if (!g)
 		return SK_PASS;
-	if (!is_tended(g)) {
+	if (unlikely(!is_tended(g))) {
 		if (!ctx->migrating_sk && is_new(ctx))
 			add(&g->by_kernel, 1);
 		return SK_PASS;
 	}
 	__u32 active = READ_ONCE(g->active), key = 0;
 	const struct relisten_head *h = &g->heads[active & 1];
-	if (READ_ONCE(g->excepted)) {
+	if (unlikely(READ_ONCE(g->excepted))) {
 		key = exception(ctx, group);
 		if (key != NOBODY && give(ctx, key, 0)) {
 			if (is_new(ctx))
@@ -221,8 +224,7 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 		}
 		key = 0;
 	}
-	bool counts = h->policy == RELISTEN_LEAST_CONNECTIONS;
-	if (counts)
+	if (h->policy == RELISTEN_LEAST_CONNECTIONS)
 		keep_time(group, active, g, h->live);
 	bool new = is_new(ctx);
 	/*
@@ -231,13 +233,10 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 	 */
 	enum how how = decide(ctx, group, active, g, h, new || ctx->migrating_sk, &key);
 
-	if (ctx->migrating_sk) {
+	if (unlikely(ctx->migrating_sk)) {
 		note_moving(ctx, g, how, key);
-	} else if (new) {
+	} else if (likely(new)) {
 		note_new(g, how, key);
-		struct relisten_listener *l = counts && how != BY_NOBODY ? listener(key) : NULL;
-		if (l)
-			expect(l);
 	} else {
 		add(&g->acks, 1);
 	}

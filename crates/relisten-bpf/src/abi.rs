@@ -25,8 +25,10 @@ pub const EXCEPTIONS: usize = 64;
 pub struct ListenerEntry {
     pub state: u32,
     pub open: i32,
-    pub expected: i32,
-    pub expected_before: i32,
+    pub chosen: u64,
+    pub settled: u32,
+    pub begun: u32,
+    pub reserved: u64,
 }
 
 /// `struct relisten_counters`
@@ -36,13 +38,12 @@ pub struct ListenerEntry {
 pub struct CountersEntry {
     pub incarnation: u32,
     pub reserved0: u32,
-    pub by_policy: u64,
     pub by_fallback: u64,
     pub by_last_resort: u64,
     pub established: u64,
     pub moved_in: u64,
     pub moved_out: u64,
-    pub reserved1: u64,
+    pub reserved1: [u64; 2],
 }
 
 /// `struct relisten_head`
@@ -138,6 +139,15 @@ pub struct OwnerEntry {
     pub incarnation: u32,
     pub counted: u32,
     pub reserved: u32,
+}
+
+/// `struct relisten_moved`
+#[allow(missing_docs, reason = "documented in bpf/abi.h")]
+#[repr(C)]
+#[derive(Debug)]
+pub struct MovedEntry {
+    pub cookie: u64,
+    pub owner: OwnerEntry,
 }
 
 impl OwnerEntry {

@@ -28,13 +28,17 @@ impl ListenerCounts {
     pub(crate) fn read(maps: &Maps, key: ListenerKey) -> Self {
         let read = |offset| maps.counters_u64(key.index(), offset).load(Ordering::Relaxed);
         let open = maps.listener_u32(key.index(), offset_of!(ListenerEntry, open)).load(Ordering::Relaxed);
+        let chosen =
+            maps.listener_u64(key.index(), offset_of!(ListenerEntry, chosen)).load(Ordering::Relaxed);
+        let by_fallback = read(offset_of!(CountersEntry, by_fallback));
+        let by_last_resort = read(offset_of!(CountersEntry, by_last_resort));
         Self {
             // Below zero for a moment at most: an end is counted after its beginning, by another CPU.
             open: u64::try_from(open as i32).unwrap_or(0),
             established: read(offset_of!(CountersEntry, established)),
-            by_policy: read(offset_of!(CountersEntry, by_policy)),
-            by_fallback: read(offset_of!(CountersEntry, by_fallback)),
-            by_last_resort: read(offset_of!(CountersEntry, by_last_resort)),
+            by_policy: chosen.saturating_sub(by_fallback + by_last_resort),
+            by_fallback,
+            by_last_resort,
             moved_in: read(offset_of!(CountersEntry, moved_in)),
             moved_out: read(offset_of!(CountersEntry, moved_out)),
         }

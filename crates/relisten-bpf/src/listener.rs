@@ -30,15 +30,10 @@ impl Listener {
         // From here on ends of its predecessor's connections are not counted.
         self.incarnation().fetch_add(1, Ordering::SeqCst);
         let index = self.key.index();
-        let counts = [
-            offset_of!(ListenerEntry, open),
-            offset_of!(ListenerEntry, expected),
-            offset_of!(ListenerEntry, expected_before),
-        ];
-        for offset in counts {
+        for offset in (offset_of!(ListenerEntry, open)..size_of::<ListenerEntry>()).step_by(4) {
             self.maps.listener_u32(index, offset).store(0, Ordering::SeqCst);
         }
-        for offset in (offset_of!(CountersEntry, by_policy)..size_of::<CountersEntry>()).step_by(8) {
+        for offset in (offset_of!(CountersEntry, by_fallback)..size_of::<CountersEntry>()).step_by(8) {
             self.maps.counters_u64(index, offset).store(0, Ordering::Release);
         }
         for offset in [offset_of!(LoadEntry, load), offset_of!(LoadEntry, beat)] {

@@ -1,6 +1,8 @@
 //! The maps, opened and checked.
 
-use crate::abi::{self, CountersEntry, GroupEntry, InstanceEntry, ListenerEntry, LoadEntry, OwnerEntry};
+use crate::abi::{
+    self, CountersEntry, GroupEntry, InstanceEntry, ListenerEntry, LoadEntry, MovedEntry, OwnerEntry,
+};
 use crate::descriptors::{Descriptors, Kind};
 use crate::error::OpenError;
 use relisten_sys::bpf::{Map, SharedArray, map_type};
@@ -36,7 +38,7 @@ fn shape(kind: Kind) -> (u32, usize, usize, usize) {
         Kind::Loads => (ARRAY, 4, size_of::<LoadEntry>(), abi::LISTENERS),
         Kind::Owners => (SK_STORAGE, 4, size_of::<OwnerEntry>(), 0),
         Kind::Cookies => (HASH, 8, size_of::<OwnerEntry>(), abi::LISTENERS),
-        Kind::Moved => (HASH, 8, size_of::<OwnerEntry>(), abi::MOVED),
+        Kind::Moved => (ARRAY, 4, size_of::<MovedEntry>(), abi::MOVED),
         Kind::Count | Kind::Program(_) => (0, 0, 0, 0),
     }
 }
@@ -102,6 +104,10 @@ impl Maps {
 
     pub(crate) fn listener_u32(&self, index: usize, offset: usize) -> &AtomicU32 {
         self.listeners.u32(index, offset)
+    }
+
+    pub(crate) fn listener_u64(&self, index: usize, offset: usize) -> &AtomicU64 {
+        self.listeners.u64(index, offset)
     }
 
     pub(crate) fn counters_u32(&self, index: usize, offset: usize) -> &AtomicU32 {

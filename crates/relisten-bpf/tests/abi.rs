@@ -118,14 +118,13 @@ macro_rules! check {
 #[test]
 fn structures_are_those_of_the_object() {
     let btf = Btf::read();
-    check!(btf, "relisten_listener", abi::ListenerEntry, state, open, expected, expected_before);
+    check!(btf, "relisten_listener", abi::ListenerEntry, state, open, chosen, settled, begun, reserved);
     check!(
         btf,
         "relisten_counters",
         abi::CountersEntry,
         incarnation,
         reserved0,
-        by_policy,
         by_fallback,
         by_last_resort,
         established,
@@ -162,6 +161,7 @@ fn structures_are_those_of_the_object() {
     check!(btf, "relisten_instance", abi::InstanceEntry, version, counting, moved, reserved);
     check!(btf, "relisten_load", abi::LoadEntry, load, beat);
     check!(btf, "relisten_owner", abi::OwnerEntry, key, incarnation, counted, reserved);
+    check!(btf, "relisten_moved", abi::MovedEntry, cookie, owner);
 }
 
 #[test]

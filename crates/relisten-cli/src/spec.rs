@@ -116,7 +116,11 @@ pub(crate) fn plan(options: RunOptions, around: &Surroundings) -> Result<Plan, U
     let mut notes = Vec::new();
     check_combinations(&options)?;
     let directory = directory(options.directory.as_deref(), &around.directory)?;
-    let sockets = options.sockets.unwrap_or_else(|| default("sockets")).0;
+    let sockets = match options.sockets.unwrap_or_else(|| default("sockets")).0 {
+        // It takes what it is passed, so it need not pay for a filter.
+        Sockets::Auto if options.command.is_empty() => Sockets::Pass,
+        sockets => sockets,
+    };
     let typed_command = options.command.first().cloned();
     let (command, listen) = if options.command.is_empty() {
         let listen = if options.listen.is_empty() {

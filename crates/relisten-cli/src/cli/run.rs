@@ -125,7 +125,7 @@ pub(crate) struct RunOptions {
     ///
     /// pass: the worker takes descriptors 3 and up (LISTEN_FDS), and no filter is installed.
     ///
-    /// auto: both.
+    /// auto: both; without COMMAND: pass.
     #[arg(long, value_name = "auto|pass|adopt", help_heading = "Listeners")]
     pub(crate) sockets: Option<SocketsHow>,
 
