@@ -28,8 +28,11 @@ static __always_inline __u32 key_at(const struct relisten_table *t, __u32 place)
 
 #define MOST (1LL << 40)
 
-/* How much a listener has to do, with what is expected of it or without. Nobody fit: the most. */
-static __always_inline __s64 score(const struct relisten_table *t, __u32 place, bool expecting)
+/*
+ * How much a listener has to do, with what is expected of it (mask -1) or without (0). Not fit: the most. No jumps and
+ * no constants where values will do, or the verifier follows each of them through all that comes after.
+ */
+static __always_inline __s64 score(const struct relisten_table *t, __u32 place, int expecting)
 {
 	__u32 key = key_at(t, place);
 	struct relisten_listener *l = listener(key);
@@ -37,8 +40,8 @@ static __always_inline __s64 score(const struct relisten_table *t, __u32 place, 
 		return MOST;
 	__u32 state = READ_ONCE(l->state);
 	if (unlikely(state & ANY_REASON))
-		return MOST;
-	int coming = expecting ? expected(l) : 0;
+		return MOST | state;
+	int coming = expected(l) & expecting;
 	if (unlikely(state & RELISTEN_PUBLISHES)) {
 		struct relisten_load *published = bpf_map_lookup_elem(&loads, &key);
 		__u64 load = published ? READ_ONCE(published->load) : 0;
@@ -53,9 +56,9 @@ static __always_inline __s64 score(const struct relisten_table *t, __u32 place, 
  * comes from the packet's hash: a random number costs more than all the rest. Which is the lowest can't be foreseen, so
  * it is found without a jump.
  */
-static __always_inline __u32 least(const struct relisten_table *t, __u32 live, __u32 hash, bool expecting)
+static __always_inline __u32 least(const struct relisten_table *t, __u32 live, __u32 hash, int expecting)
 {
-	__s64 lowest = (MOST + 1) << 16;
+	__s64 lowest = MOST << 17;
 	__u64 twice = (__u64)hash << 32 | hash;
 
 	if (unlikely(live > SCAN)) {
@@ -194,7 +197,7 @@ static __always_inline __u32 by_cpu(const struct relisten_table *t, __u32 live)
 /* The place that the policy gives; live is not 0. */
 static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
 				    struct relisten_group *g, const struct relisten_head *h, __u32 live,
-				    bool expecting)
+				    int expecting)
 {
 	__u32 hash = ctx->hash;
 

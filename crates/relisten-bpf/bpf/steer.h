@@ -57,7 +57,7 @@ enum how { BY_POLICY, BY_FALLBACK, BY_LAST_RESORT, BY_NOBODY };
 
 /* Chooses. The key goes to `chosen`. */
 static __always_inline enum how decide(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
-				       struct relisten_group *g, const struct relisten_head *h, bool expecting,
+				       struct relisten_group *g, const struct relisten_head *h, int expecting,
 				       __u32 *chosen)
 {
 	__u32 live = h->live;
@@ -80,14 +80,22 @@ static __always_inline enum how decide(struct sk_reuseport_md *ctx, __u32 group,
 	return *chosen == NOBODY ? BY_NOBODY : BY_LAST_RESORT;
 }
 
-/* SYN without ACK. The data begins with the TCP header. What is no TCP counts as new each time. */
-static __always_inline bool is_new(struct sk_reuseport_md *ctx)
+enum { SYN = 0x02, ACK = 0x10 };
+
+/* The flags of a packet's TCP header, with which the data begins. What is no TCP counts as new each time: a SYN. */
+static __always_inline __u32 flags_of(struct sk_reuseport_md *ctx)
 {
 	__u8 *data = ctx->data, *end = ctx->data_end;
 
 	if (unlikely(ctx->ip_protocol != IPPROTO_TCP || data + 14 > end))
-		return true;
-	return (data[13] & 0x12) == 0x02;
+		return SYN;
+	return data[13];
+}
+
+/* SYN without ACK. */
+static __always_inline bool is_new(__u32 flags)
+{
+	return (flags & (SYN | ACK)) == SYN;
 }
 
 /* Counts a new connection, once. */
@@ -209,7 +217,7 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 	if (!g)
 		return SK_PASS;
 	if (unlikely(!is_tended(g))) {
-		if (!ctx->migrating_sk && is_new(ctx))
+		if (!ctx->migrating_sk && is_new(flags_of(ctx)))
 			add(&g->by_kernel, 1);
 		return SK_PASS;
 	}
@@ -218,7 +226,7 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 	if (unlikely(READ_ONCE(g->excepted))) {
 		key = exception(ctx, group);
 		if (key != NOBODY && give(ctx, key, 0)) {
-			if (is_new(ctx))
+			if (is_new(flags_of(ctx)))
 				add(&g->by_exception, 1);
 			return SK_PASS;
 		}
@@ -226,16 +234,17 @@ __apart int steer(struct sk_reuseport_md *ctx, __u32 group)
 	}
 	if (h->policy == RELISTEN_LEAST_CONNECTIONS)
 		keep_time(group, active, g, h->live);
-	bool new = is_new(ctx);
 	/*
 	 * The ACK of a SYN cookie opens its connection here and now. Where its SYN went nobody knows any more: what is
-	 * expected there would only lead it astray.
+	 * expected there would only lead it astray. What moves is counted as open already.
 	 */
-	enum how how = decide(ctx, group, active, g, h, new || ctx->migrating_sk, &key);
+	__u32 flags = unlikely(ctx->migrating_sk) ? SYN : flags_of(ctx);
+	int expecting = ((int)((flags ^ SYN) & (SYN | ACK)) - 1) >> 31;
+	enum how how = decide(ctx, group, active, g, h, expecting, &key);
 
 	if (unlikely(ctx->migrating_sk)) {
 		note_moving(ctx, g, how, key);
-	} else if (likely(new)) {
+	} else if (likely(is_new(flags))) {
 		note_new(g, how, key);
 	} else {
 		add(&g->acks, 1);
