@@ -12,4 +12,5 @@ pub mod models;
 pub mod outcome;
 pub mod report;
 pub mod run;
+pub mod simulate;
 pub mod steered;

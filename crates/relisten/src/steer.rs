@@ -8,6 +8,7 @@ mod interpret;
 mod on_sockets;
 mod policy;
 mod program;
+mod rendezvous;
 #[cfg(test)]
 mod tests;
 
@@ -15,3 +16,4 @@ pub use exception::with_exception;
 pub use policy::{ForClassicBpf, Policy, UnknownPolicy};
 pub use program::{MAX_TARGETS, ProgramError, Target, program};
 pub use relisten_sys::filter::Instruction;
+pub use rendezvous::{Draw, client_hash};

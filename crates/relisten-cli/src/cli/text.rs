@@ -140,4 +140,6 @@ Examples:
   relisten lab run herd balance
       These two, with figures over several rounds
   relisten lab run herd --hold 2s
-      Ten processes at one listening socket: who wakes, and who wins";
+      Ten processes at one listening socket: who wakes, and who wins
+  relisten lab simulate --slots 64 --load 0.8,0.95
+      Policies compared by simulation, for larger machines than this";

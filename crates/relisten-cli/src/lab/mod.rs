@@ -4,6 +4,7 @@ mod list;
 mod progress;
 mod run;
 mod show;
+mod simulate;
 
 use crate::exit::Exit;
 use clap::{Args, Subcommand};
@@ -28,6 +29,7 @@ enum LabCommand {
     /// List the experiments, with what each shows
     List,
     Run(RunArgs),
+    Simulate(simulate::SimulateArgs),
     /// The inner run: one experiment, in namespaces of its own
     #[command(hide = true)]
     Inside {
@@ -82,6 +84,7 @@ pub(crate) fn run(args: LabArgs) -> ExitCode {
     let exit: Exit = match args.command {
         LabCommand::List => list::run(),
         LabCommand::Run(args) => run::run(&args),
+        LabCommand::Simulate(args) => simulate::run(args),
         LabCommand::Inside { order } => return relisten_lab::run::inside(&order),
         LabCommand::Worker { order } => return relisten_lab::crew::worker(&order),
     };

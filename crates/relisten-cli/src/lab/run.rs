@@ -44,7 +44,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
     if written != Exit::Done {
         return written;
     }
-    if let Err(why) = write(&report, args) {
+    if let Err(why) = write(&report, args.html.as_deref(), args.json.as_deref()) {
         return say::failed(&why);
     }
     if report.held() { Exit::Done } else { Exit::Failed }
@@ -65,13 +65,14 @@ fn chosen(names: &[String]) -> Result<Vec<&'static dyn Experiment>, String> {
     Ok(chosen)
 }
 
-fn is_standard_output(path: &Path) -> bool {
+pub(super) fn is_standard_output(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-fn write(report: &Report, args: &RunArgs) -> Result<(), String> {
+/// Into the files that are wished for.
+pub(super) fn write(report: &Report, page: Option<&Path>, json: Option<&Path>) -> Result<(), String> {
     let failed = |path: &Path, error: io::Error| format!("'{}' can't be written: {error}", path.display());
-    if let Some(path) = &args.json {
+    if let Some(path) = json {
         let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())? + "\n";
         if is_standard_output(path) {
             if say::out(text.as_bytes()) != Exit::Done {
@@ -81,7 +82,7 @@ fn write(report: &Report, args: &RunArgs) -> Result<(), String> {
             std::fs::write(path, text).map_err(|error| failed(path, error))?;
         }
     }
-    if let Some(path) = &args.html {
+    if let Some(path) = page {
         std::fs::write(path, html(report)).map_err(|error| failed(path, error))?;
     }
     Ok(())

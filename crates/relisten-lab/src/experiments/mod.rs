@@ -2,14 +2,18 @@
 
 mod balance;
 mod change;
+mod connect_udp;
 mod cost;
 mod group;
 mod hang;
 mod herd;
 mod loss;
 mod measure;
+mod moving;
 mod servers;
 mod steal;
+mod timewait;
+mod walk;
 
 pub use measure::Account;
 
@@ -25,6 +29,11 @@ pub const ALL: &[&dyn Experiment] = &[
     &change::Scale,
     &steal::Steal,
     &cost::Cost,
+    &walk::Walk,
+    &moving::Remap,
+    &moving::Udp,
+    &connect_udp::ConnectUdp,
+    &timewait::TimeWait,
 ];
 
 /// By its name.

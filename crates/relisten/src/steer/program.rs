@@ -1,5 +1,6 @@
 use super::Policy;
 use super::asm::{self, Code};
+use super::rendezvous::{Draw, SEED};
 use relisten_sys::filter::Instruction;
 use thiserror::Error;
 
@@ -100,16 +101,14 @@ fn choose(starts: &[(u32, u32)]) -> Code {
     }
 }
 
-/// Highest random weight (rendezvous): each target has a number that depends on the client's hash and its own
-/// id, and the highest wins. So a target that goes away moves only its own clients, one that comes takes an
-/// equal share of everybody's.
+/// Highest random weight, see [`rendezvous`](super::rendezvous).
 fn highest(targets: &[Target]) -> Code {
     const CLIENT: u32 = 1;
     const WINNER: u32 = 2;
     let mut code = vec![asm::store(CLIENT)];
     for (i, target) in targets.iter().enumerate() {
-        let seed = scramble(target.id.wrapping_mul(0x9e37_79b9) ^ 0x5bd1_e995);
-        code.extend([asm::recall(CLIENT), asm::xor(seed), asm::mul(scramble(seed ^ 0x27d4_eb2f) | 1)]);
+        let Draw { seed, factor } = Draw::of(target.id);
+        code.extend([asm::recall(CLIENT), asm::xor(seed), asm::mul(factor)]);
         // X holds the highest number so far.
         if i > 0 {
             code.push(asm::skip_unless_above_x(3));
@@ -172,8 +171,6 @@ fn hash(words: Words, ports: Code) -> Code {
     code
 }
 
-const SEED: u32 = 0x2545_f491;
-
 /// A = mix(A ^ what `value` loads).
 fn absorb(value: Code) -> Code {
     let mut code = vec![asm::store(PARTIAL)];
@@ -188,7 +185,7 @@ fn fold(bits: u32) -> Code {
     vec![asm::a_to_x(), asm::shift_right(bits), asm::xor_x()]
 }
 
-/// The final mixing of [`scramble`], as instructions.
+/// The final mixing of [`client_hash`](super::client_hash), as instructions.
 fn finish() -> Code {
     let mut code = fold(16);
     code.push(asm::mul(0x7feb_352d));
@@ -196,13 +193,4 @@ fn finish() -> Code {
     code.push(asm::mul(0x846c_a68b));
     code.extend(fold(16));
     code
-}
-
-/// Every bit of the result depends on every bit of `x`, one to one.
-fn scramble(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x7feb_352d);
-    x ^= x >> 15;
-    x = x.wrapping_mul(0x846c_a68b);
-    x ^ (x >> 16)
 }

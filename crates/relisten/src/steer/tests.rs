@@ -232,6 +232,17 @@ proptest! {
         prop_assert_eq!(id(&before), id(&after));
     }
 
+    /// What Rust says of a client is what the program does with its packets.
+    #[test]
+    fn clients_are_known_without_the_program(count in 1_usize..60, from in any_address()) {
+        let targets = targets(count);
+        let chosen = run(&program(Policy::ClientIp, count, &targets).unwrap(), &packet(from, (1, 2))).0;
+        let client = client_hash(from);
+        let numbers: Vec<u32> = targets.iter().map(|t| Draw::of(t.id).number(client)).collect();
+        let highest = numbers.iter().max().unwrap();
+        prop_assert_eq!(numbers.iter().position(|n| n == highest), Some(chosen as usize));
+    }
+
     /// A target that goes moves only its own clients.
     #[test]
     fn clients_stay_with_their_target(
