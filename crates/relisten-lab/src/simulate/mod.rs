@@ -51,7 +51,7 @@ pub struct Plan {
 /// As many as the steering programs can choose from.
 pub const MAX_SLOTS: usize = 256;
 const MAX_CLIENTS: u32 = 1 << 24;
-/// The loads of the two cases that theory does not need to be afraid of.
+/// Loads at which the slow ones of uneven workers, and those that got a long connection, are not overwhelmed.
 const UNEVEN_LOAD: f64 = 0.6;
 const MIXED_LOAD: f64 = 0.7;
 /// Clients in a closed loop, for each slot.

@@ -20,9 +20,9 @@ pub enum Policy {
     Weighted,
     /// One after the other.
     RoundRobin,
-    /// Fewer open connections of two that are picked by chance. What `least-connections` of relisten is above 8 slots,
+    /// The one with fewer open connections of two that are picked by chance: `least-connections` of more than 8 slots.
     TwoChoices,
-    /// Fewest open connections of all. and below.
+    /// The one with the fewest open connections of all: `least-connections` of up to 8 slots.
     LeastConnections,
 }
 
