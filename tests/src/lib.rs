@@ -17,7 +17,9 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stderr, reason = "the harness talks to whoever reads the test's output")]
 
+pub mod attached;
 mod binary;
+pub mod campaign;
 pub mod capture;
 pub mod http;
 mod isolate;

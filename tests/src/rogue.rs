@@ -19,6 +19,10 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 s.bind(('127.0.0.1', 8000))
 s.listen(100)
 DEED
+def count(got):
+    open(here + '.new', 'w').write(str(got))
+    os.rename(here + '.new', here + '.got')
+count(0)
 open(here + '.joined', 'w').close()
 s.settimeout(0.05)
 got = 0
@@ -28,6 +32,7 @@ while not os.path.exists(here + '.enough'):
     except OSError:
         continue
     got += 1
+    count(got)
     try:
         connection.settimeout(5)
         connection.recv(4096)
@@ -35,8 +40,6 @@ while not os.path.exists(here + '.enough'):
     except OSError:
         pass
     connection.close()
-open(here + '.new', 'w').write(str(got))
-os.rename(here + '.new', here + '.got')
 ";
 
 /// It accepts what it gets, answers with status 418, and counts.
@@ -65,12 +68,18 @@ impl Rogue {
         self.child.id()
     }
 
+    /// How many connections it has accepted by now.
+    #[track_caller]
+    pub fn accepted(&self) -> u64 {
+        let got = std::fs::read_to_string(self.here.with_extension("got")).expect("how many it got");
+        got.parse().expect("a number")
+    }
+
     /// Ends it; how many connections it has accepted.
     #[track_caller]
     pub fn leave(mut self) -> u64 {
         std::fs::write(self.here.with_extension("enough"), "").expect("write a file");
         self.child.wait().expect("wait");
-        let got = std::fs::read_to_string(self.here.with_extension("got")).expect("how many it got");
-        got.parse().expect("a number")
+        self.accepted()
     }
 }

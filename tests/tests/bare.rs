@@ -113,3 +113,13 @@ fn library_finishes_what_it_has() {
         scene.nothing_left(&[8000]);
     });
 }
+
+#[test]
+fn gunicorn_reuseport() {
+    serves(Kind::GunicornReuseport);
+}
+
+#[test]
+fn haproxy() {
+    serves(Kind::HaProxy);
+}

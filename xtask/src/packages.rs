@@ -26,6 +26,7 @@ const NEEDS: &[Need] = &[
     Need { package: "python3", file: "python3" },
     Need { package: "gunicorn", file: "gunicorn" },
     Need { package: "nginx", file: "nginx" },
+    Need { package: "haproxy", file: "haproxy" },
     Need { package: "nodejs", file: "node" },
     Need { package: "default-jdk-headless", file: "javac" },
     Need { package: "libnetty-java", file: "/usr/share/java/netty-transport-native-epoll.jar" },

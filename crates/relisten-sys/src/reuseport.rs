@@ -30,8 +30,14 @@ pub fn attach_classic(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result
 ///
 /// `EINVAL` when the socket has no SO_REUSEPORT.
 pub fn detach(fd: BorrowedFd<'_>) -> io::Result<()> {
+    take_program(fd).map(drop)
+}
+
+/// The same; false when there was no program.
+pub fn take_program(fd: BorrowedFd<'_>) -> io::Result<bool> {
     match set_bytes(fd, libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, &0_i32.to_ne_bytes()) {
-        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        other => other,
+        Ok(()) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
     }
 }

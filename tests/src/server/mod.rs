@@ -34,6 +34,10 @@ pub enum Kind {
     Nginx,
     /// nginx with `listen … reuseport`: one listener per child, all bound by the master.
     NginxReuseport,
+    /// Four times gunicorn with `--reuse-port`, each with a listener of its own. Not one of [`ALL`].
+    GunicornReuseport,
+    /// HAProxy, four threads with a listener each. Not one of [`ALL`].
+    HaProxy,
     /// relisten's own worker.
     BuiltIn,
     /// A Rust server on the library `relisten`, its example `server`: takes its listeners, says READY, drains.
@@ -92,6 +96,11 @@ pub const ALL: [Kind; 11] = [
     Kind::BuiltIn,
     Kind::Library,
 ];
+
+/// With address and directory.
+const FOUR_GUNICORNS: &str = "trap 'kill $all' TERM
+for n in 1 2 3 4; do gunicorn --reuse-port --bind \"$0\" --chdir \"$1\" wsgi:app & all=\"$all $!\"; done
+while kill -0 $all 2>/dev/null; do wait; done";
 
 /// The size of [`Download::Large`].
 const LARGE: usize = 64 << 20;
@@ -178,6 +187,30 @@ impl Kind {
                 keeps_alive: false,
                 ..server
             },
+            Self::GunicornReuseport => Server {
+                // Its own workers share one listener all the same, so there are four of it.
+                command: words(&[
+                    "sh",
+                    "-c",
+                    FOUR_GUNICORNS,
+                    &address.to_string(),
+                    &text(&binary::servers()),
+                ]),
+                environment: vec![("PYTHONDONTWRITEBYTECODE".into(), "1".into())],
+                start: Duration::from_secs(20),
+                keeps_alive: false,
+                ..server
+            },
+            Self::HaProxy => {
+                let config =
+                    include_str!("../../servers/haproxy.cfg").replace("ADDRESS", &address.to_string());
+                Server {
+                    command: words(&["haproxy", "-db", "-f", "haproxy.cfg"]),
+                    files: vec![("haproxy.cfg".into(), config.into_bytes())],
+                    slow: None,
+                    ..server
+                }
+            }
             Self::Nginx => nginx(server, ""),
             Self::NginxReuseport => nginx(server, "reuseport"),
             Self::BuiltIn => Server {

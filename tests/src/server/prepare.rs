@@ -32,7 +32,8 @@ pub(super) fn prepare(kind: Kind) -> Result<(), String> {
             (enabled.trim() == "1").then_some(()).ok_or_else(|| "the kernel has no MPTCP".into())
         }
         Kind::Node => need("node", "nodejs"),
-        Kind::Gunicorn => need("gunicorn", "gunicorn"),
+        Kind::Gunicorn | Kind::GunicornReuseport => need("gunicorn", "gunicorn"),
+        Kind::HaProxy => need("haproxy", "haproxy"),
         Kind::Nginx | Kind::NginxReuseport => need("nginx", "nginx"),
         Kind::Java => {
             need("javac", "default-jdk-headless")?;
