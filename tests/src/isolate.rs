@@ -238,10 +238,10 @@ fn environment(command: &mut Command, home: &Path) {
     }
     command.env_clear().env("PATH", path).env("HOME", home).env("TMPDIR", home).env("LANG", "C.UTF-8");
     command.env(DIRECTORY, home).env("XDG_RUNTIME_DIR", home).env("RUST_BACKTRACE", "0");
-    let campaign = ["RELISTEN_CAMPAIGN_SEED", "RELISTEN_CAMPAIGN_SECONDS"];
+    let campaign = ["SEED", "SECONDS", "RESULTS"].map(|name| format!("RELISTEN_CAMPAIGN_{name}"));
     for keep in ["RELISTEN_FULL", "RELISTEN_LOG", "RELISTEN_SKIPPED", "LLVM_PROFILE_FILE", "LD_LIBRARY_PATH"]
-        .iter()
-        .chain(&campaign)
+        .into_iter()
+        .chain(campaign.iter().map(String::as_str))
     {
         if let Some(value) = std::env::var_os(keep) {
             command.env(keep, value);

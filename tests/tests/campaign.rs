@@ -2,23 +2,16 @@
 //! weights change, somebody joins the group and takes its program away; all at random and at once, under load. Every
 //! connection is accounted for: none is lost but what a killed worker had accepted, and what a rogue had.
 //!
-//! | variable | meaning |
-//! |---|---|
-//! | `RELISTEN_CAMPAIGN_SECONDS` | how long; else 10 s per server as root, 6 s as an ordinary user, a minute with `RELISTEN_FULL=1` |
-//! | `RELISTEN_CAMPAIGN_SEED` | another order of faults: the numbers come from it, their timing does not |
-//!
 //! `RELISTEN_E2E_VERBOSE=1 RELISTEN_CAMPAIGN_SECONDS=3600 cargo test -p relisten-e2e --test campaign python` shows how
-//! many faults and connections there were.
+//! many faults and connections there were; `cargo xtask campaign` goes on until there were many.
 
-#![allow(clippy::print_stderr, reason = "what it did is the only way to tell what went wrong")]
-
+use relisten_e2e::campaign::{Account, Random, lasts};
 use relisten_e2e::load::{self, Load, lab};
 use relisten_e2e::rogue::{self, Rogue};
 use relisten_e2e::{
-    Finished, Kind, Relisten, Scene, Server, Test, cli, millis, per_server, process, rounds, seconds,
+    Finished, Kind, Relisten, Scene, Server, Test, cli, millis, per_server, process, seconds,
 };
 use rustix::process::Signal;
-use std::collections::BTreeMap;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,22 +19,16 @@ const POLICIES: [&str; 8] =
     ["hash", "random", "round-robin", "least-connections", "cpu", "client-ip", "weighted", "auto"];
 const MOST_WORKERS: u64 = 6;
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|value| value.parse().expect(variable))
-}
-
 fn campaign(kind: Kind) {
     let short = if rustix::process::geteuid().is_root() { 10 } else { 6 };
-    let lasts = seconds(number("RELISTEN_CAMPAIGN_SECONDS").unwrap_or_else(|| rounds(short, 60)));
+    let lasts = lasts(short);
     Test::new().server(kind).limit(lasts + seconds(120)).run(|scene| {
         let server = kind.server();
         // Nobody may be cut who only takes his time: a stopped worker does.
         let drain = format!("{}s", lasts.as_secs() + 60);
         let options = ["--drain", &drain, "--backend", if scene.is_root() { "ebpf" } else { "cbpf" }];
         let relisten = scene.relisten().options(options).server(&server).workers(4).start();
-        let seed = number("RELISTEN_CAMPAIGN_SEED").unwrap_or(1);
-        eprintln!("RELISTEN_CAMPAIGN_SEED={seed}");
-        let mut campaign = Campaign::new(scene, &relisten, &server, seed);
+        let mut campaign = Campaign::new(scene, &relisten, &server);
         let mut loads = vec![Load::on(&server)];
         if let Some(slow) = server.slow {
             let mut plan = load::plan(server.address, &format!("{slow}150"));
@@ -54,64 +41,16 @@ fn campaign(kind: Kind) {
             campaign.fault();
         }
         let workers = campaign.peace();
-        relisten.wait_status("all serve", seconds(60), |s| s.state == "running" && s.ready().len() == workers);
+        relisten
+            .wait_status("all serve", seconds(60), |s| s.state == "running" && s.ready().len() == workers);
         loads[0].more(200, seconds(30));
-        let (faults, bound, stolen) = (campaign.faults, campaign.bound, campaign.stolen);
-        let reports: Vec<_> = loads.into_iter().map(Load::finish).collect();
-        let (mut broken, mut by_rogues) = (0, 0);
-        for report in &reports {
-            let fates = &report.attempts.fates;
-            assert_eq!(report.attempts.started, fates.sum(), "the fates don't add up:\n{report}");
-            // "At connect": it was established, and over before its client had looked.
-            let cut = fates.reset_at_connect
-                + fates.reset_before_byte
-                + fates.reset_mid_reply
-                + fates.empty
-                + fates.truncated;
-            let when: Vec<_> =
-                report.series.iter().filter(|s| s.lost > 0).map(|s| (s.at_ms, s.lost)).collect();
-            eprintln!("lost, by the milliseconds since the start: {when:?}");
-            let rest = report.lost - cut - fates.wrong_status;
-            assert_eq!(rest, 0, "other losses than broken connections:\n{report}");
-            broken += cut;
-            by_rogues += fates.wrong_status;
-        }
-        let started: u64 = reports.iter().map(|report| report.attempts.started).sum();
-        eprintln!(
-            "{started} connections, {broken} broken of at most {bound}, {by_rogues} answered by rogues that got \
-             {stolen}; faults: {faults:?}"
-        );
-        assert_eq!(by_rogues, stolen, "somebody else answered");
-        assert!(broken <= bound, "{broken} connections broke, at most {bound} may");
-        assert!(faults.values().sum::<u64>() >= 10, "so few faults: {faults:?}");
+        campaign.account.settle(scene.name(), loads);
         relisten.settle(workers, seconds(60));
         relisten.stop(seconds(30));
         scene.nothing_left(&[server.address.port()]);
     });
 }
 per_server!(campaign, [python = Python, built_in = BuiltIn]);
-
-/// SplitMix64: any seed will do, and the same numbers everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Less than `end`.
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
-        if all.is_empty() { None } else { Some(all[self.below(all.len() as u64) as usize]) }
-    }
-}
 
 /// Commands that take their time, while other faults happen.
 struct Command {
@@ -124,41 +63,28 @@ struct Campaign<'a> {
     relisten: &'a Relisten,
     port: u16,
     random: Random,
-    begin: Instant,
+    account: Account,
     workers: u64,
     /// Stopped, until then.
     stopped: Vec<(Instant, u32)>,
     command: Option<Command>,
     /// In the group until then, and when at least so many programs have been put back.
     rogue: Option<(Instant, u64, Rogue)>,
-    /// How many connections may break.
-    bound: u64,
-    /// How many the rogues got.
-    stolen: u64,
-    faults: BTreeMap<&'static str, u64>,
 }
 
 impl<'a> Campaign<'a> {
-    fn new(scene: &'a Scene, relisten: &'a Relisten, server: &Server, seed: u64) -> Self {
+    fn new(scene: &'a Scene, relisten: &'a Relisten, server: &Server) -> Self {
         Self {
             scene,
             relisten,
             port: server.address.port(),
-            random: Random(seed),
-            begin: Instant::now(),
+            random: Random::seeded(),
+            account: Account::new(),
             workers: 4,
             stopped: Vec::new(),
             command: None,
             rogue: None,
-            bound: 0,
-            stolen: 0,
-            faults: BTreeMap::new(),
         }
-    }
-
-    fn note(&mut self, fault: &'static str, text: &str) {
-        *self.faults.entry(fault).or_default() += 1;
-        eprintln!("{:>8.3} {fault} {text}", self.begin.elapsed().as_secs_f64());
     }
 
     /// One more.
@@ -191,8 +117,8 @@ impl<'a> Campaign<'a> {
         let Some(pid) = self.worker() else { return };
         let accepted = process::freeze_and_count(pid, self.port);
         process::kill(pid);
-        self.bound += accepted;
-        self.note("kill", &format!("{pid}, which had accepted {accepted}"));
+        self.account.bound += accepted;
+        self.account.note("kill", &format!("{pid}, which had accepted {accepted}"));
     }
 
     fn stop(&mut self) {
@@ -202,7 +128,7 @@ impl<'a> Campaign<'a> {
             process::signal(pid, Signal::STOP);
             self.stopped.push((Instant::now() + lasts, pid));
         }
-        self.note("stop", &format!("{pid} for {lasts:?}"));
+        self.account.note("stop", &format!("{pid} for {lasts:?}"));
     }
 
     fn go_on(&mut self, until: Instant) {
@@ -225,7 +151,7 @@ impl<'a> Campaign<'a> {
     fn steer(&mut self) {
         let policy = self.random.of(&POLICIES).expect("there are some");
         self.relisten.control(&["steer", policy]).ok();
-        self.note("steer", policy);
+        self.account.note("steer", policy);
     }
 
     fn weigh(&mut self) {
@@ -235,7 +161,7 @@ impl<'a> Campaign<'a> {
         // Some slots may not be there, and nobody may be left: then nothing changes.
         let said = cli(&[&["weight"], &words[..], &["--name", self.relisten.name()]].concat());
         assert!(matches!(said.code(), Some(0 | 1)), "{said:?}");
-        self.note("weight", &format!("{weights:?}: {:?}", said.code()));
+        self.account.note("weight", &format!("{weights:?}: {:?}", said.code()));
     }
 
     /// Is false while another one is at work.
@@ -250,7 +176,7 @@ impl<'a> Campaign<'a> {
         }
         let what = format!("{fault} {text}");
         self.command = Some(Command { what, thread: std::thread::spawn(run) });
-        self.note(fault, text);
+        self.account.note(fault, text);
         true
     }
 
@@ -261,13 +187,8 @@ impl<'a> Campaign<'a> {
             return;
         };
         let said = command.thread.join().expect("a command");
-        eprintln!(
-            "{:>8.3} {} is over: {:?} {}",
-            self.begin.elapsed().as_secs_f64(),
-            command.what,
-            said.code(),
-            said.err.lines().next().unwrap_or_default()
-        );
+        let why = said.err.lines().next().unwrap_or_default();
+        self.account.say(&format!("{} is over: {:?} {why}", command.what, said.code()));
         assert!(matches!(said.code(), Some(0 | 1)), "{}: {said:?}", command.what);
     }
 
@@ -283,7 +204,7 @@ impl<'a> Campaign<'a> {
         let rogue = Rogue::join(self.scene, deed);
         let end = Instant::now() + millis(100 + self.random.below(1_500));
         self.rogue = Some((end, restored + u64::from(what != "rogue"), rogue));
-        self.note(what, "");
+        self.account.note(what, "");
     }
 
     /// It stays until our program is in force again: else the kernel would reset what waits for it.
@@ -304,8 +225,8 @@ impl<'a> Campaign<'a> {
         }
         let (_, _, rogue) = self.rogue.take().expect("it is there");
         let got = rogue.leave();
-        self.stolen += got;
-        eprintln!("{:>8.3} the rogue leaves, it got {got}", self.begin.elapsed().as_secs_f64());
+        self.account.stolen += got;
+        self.account.say(&format!("the rogue leaves, it got {got}"));
     }
 
     /// No more faults. How many workers there should be now.

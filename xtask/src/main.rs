@@ -4,6 +4,7 @@
 
 mod bench;
 mod bpf;
+mod campaign;
 mod fuzz;
 mod packages;
 mod test;
@@ -25,6 +26,8 @@ enum Command {
     Bench(bench::Options),
     /// Fuzz the parsers, guided by coverage.
     Fuzz(fuzz::Options),
+    /// Run the fault campaigns until there were so many connections and faults; a run that was ended goes on.
+    Campaign(campaign::Options),
     /// Run the tests that speak to the kernel on Debian's 6.1 and 6.12, in emulated machines (part of `test`).
     Vm(vm::Options),
     /// Install and build what the end-to-end tests need (part of `test`).
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Command::Bpf(options) => bpf::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Campaign(options) => campaign::run(&options),
         Command::Vm(options) => vm::run(&options),
         Command::Servers(options) => packages::run(&options),
     }

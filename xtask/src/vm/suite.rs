@@ -36,6 +36,7 @@ const PARTS: &[Part] = &[
     Part { limit: 240, ..all("relisten-bpf", "policies") },
     all("relisten-bpf", "counts"),
     all("relisten-bpf", "leaving"),
+    all("relisten-bpf", "tended"),
     Part {
         not_on_6_1: &["a_refused_connection", "what_is_not_asked_for_is_not_told"],
         ..all("relisten-bpf", "trace")
@@ -57,6 +58,7 @@ const PARTS: &[Part] = &[
     Part { only: &["foreign_member", "detached"], ..all("relisten-e2e", "steering") },
     // Whole instances are left out.
     Part { skip: &["slot", "healthy::"], limit: 240, ..all("relisten-e2e", "trace") },
+    all("relisten-e2e", "kernels"),
     // What needs the Go server is left out, and what a slow start decides.
     Part { skip: &["steering", "adoption_inside"], ..all("relisten-e2e", "features") },
 ];
