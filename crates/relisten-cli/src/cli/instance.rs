@@ -87,8 +87,8 @@ pub(crate) struct ScaleArgs {
 /// reuseport`, without restarting it. New connections go by the policy; a worker that hangs
 /// gets none, and what waits for it is moved to others; a listener that its worker closes is closed only when what waited
 /// there has been moved. The command stays, follows the server's own reloads, and ends with Ctrl-C or --detach, by which
-/// everything is as it was. If it is killed the program stays in force as it is. Needs CAP_BPF, CAP_NET_ADMIN and
-/// CAP_SYS_PTRACE.
+/// everything is as it was; if it is killed, the kernel's hash decides again within a second. status, steer, weight and
+/// top know it by the name that it says at its start. Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_PTRACE.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct SteerArgs {
     /// auto, hash, random, round-robin, least-connections, cpu, client-ip or weighted
