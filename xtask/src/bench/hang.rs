@@ -28,7 +28,7 @@ const WAITED: Duration = Duration::from_millis(100);
 const BOUND: Duration = Duration::from_secs(20);
 
 pub(super) fn run(ground: &Ground, table: &mut Table) -> Result<(), String> {
-    let rounds = if table.quick() { 1 } else { 3 };
+    let rounds = if table.quick() { 1 } else { 5 };
     let script = crate::workspace::root().join("tests/servers/python.py").display().to_string();
     let python = |port: u16| {
         find("python3")

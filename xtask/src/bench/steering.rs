@@ -14,34 +14,44 @@ const WORKERS: usize = 4;
 const SHARE: f64 = 0.98;
 
 pub(super) fn run(ground: &Ground, table: &mut Table) -> Result<(), String> {
-    let (count, length) = if table.quick() { (3, 500) } else { (27, 1000) };
-    let start =
-        |name: &str, port, options: &[&str]| Instance::start(ground, name, port, WORKERS, options, &[]);
-    let kernel = start("steering-kernel", 7401, &["--backend", "kernel"])?;
-    for (policy, port) in [("least-connections", 7402), ("hash", 7403)] {
+    let (rounds, count, length) = if table.quick() { (1, 4, 500) } else { (7, 4, 800) };
+    for policy in ["least-connections", "hash"] {
         let what = format!("{policy} by eBPF / the kernel's hash: connections/s");
-        let ebpf = match start(&format!("steering-{policy}"), port, &["--backend", "ebpf", "--steer", policy])
-        {
-            Ok(ebpf) => ebpf,
-            Err(why) => {
-                table.add(Row::missing(NAME, &what, why.lines().last().unwrap_or_default()));
-                continue;
-            }
-        };
-        let backend = |instance: &Instance| instance.status().ok()?.backend();
-        wait_for("eBPF", Duration::from_secs(20), || backend(&ebpf).filter(|b| b == "ebpf"))?;
-        let load = |instance: &Instance| {
-            let address = instance.server().address;
-            let load = Load::start(ground, address, Duration::from_millis(length), &["--clients", "64"])?;
-            let load = load.finish()?;
-            if load.lost > 0 { Err(format!("{} connections lost", load.lost)) } else { Ok(load.per_second) }
-        };
-        load(&ebpf)?;
-        load(&kernel)?;
-        let pairs = alternate(count, || load(&ebpf), || load(&kernel))?;
+        let mut pairs = Vec::new();
+        for round in 0..rounds {
+            let start = |name: &str, port, options: &[&str]| {
+                Instance::start(ground, &format!("steering-{name}-{round}"), port, WORKERS, options, &[])
+            };
+            let kernel = start("kernel", 7401, &["--backend", "kernel"])?;
+            let ebpf = match start(policy, 7402, &["--backend", "ebpf", "--steer", policy]) {
+                Ok(ebpf) => ebpf,
+                Err(why) => {
+                    table.add(Row::missing(NAME, &what, why.lines().last().unwrap_or_default()));
+                    break;
+                }
+            };
+            let backend = |instance: &Instance| instance.status().ok()?.backend();
+            wait_for("eBPF", Duration::from_secs(20), || backend(&ebpf).filter(|b| b == "ebpf"))?;
+            let load = |instance: &Instance| {
+                let address = instance.server().address;
+                let load = Load::start(ground, address, Duration::from_millis(length), &["--clients", "64"])?;
+                let load = load.finish()?;
+                if load.lost > 0 {
+                    Err(format!("{} connections lost", load.lost))
+                } else {
+                    Ok(load.per_second)
+                }
+            };
+            load(&ebpf)?;
+            load(&kernel)?;
+            pairs.extend(alternate(count, || load(&ebpf), || load(&kernel))?);
+        }
+        if pairs.is_empty() {
+            continue;
+        }
         let median = |pick: fn(&(f64, f64)) -> f64| Spread::of(pairs.iter().map(pick).collect()).median;
         let note = format!(
-            "{count} pairs of {length} ms, {WORKERS} built-in workers; medians {:.0}/s and {:.0}/s",
+            "{rounds} times {count} pairs of {length} ms, {WORKERS} built-in workers; medians {:.0}/s and {:.0}/s",
             median(|p| p.0),
             median(|p| p.1)
         );
