@@ -12,7 +12,7 @@ const CLANG: &str = "clang-19";
 const CLANG_VERSION: &str = "19.1.7";
 const STRIP: &str = "llvm-strip-19";
 /// Each is built from the source of the same name: `NAME.bpf.c` gives `NAME.bpf.o`.
-const NAMES: [&str; 2] = ["relisten", "trace"];
+const NAMES: [&str; 3] = ["relisten", "trace", "packets"];
 
 /// Options of `cargo xtask bpf`.
 #[derive(Debug, Args)]

@@ -42,45 +42,6 @@ SEC("cgroup_skb/ingress") int syn_at_listener(struct __sk_buff *ctx)
 	return 1;
 }
 
-static __always_inline int packet(const struct __sk_buff *ctx, enum trace_way way)
-{
-	const struct sk_buff *skb = kernel_packet(ctx);
-	const struct trace_config *c = wanted();
-	const struct sock *sk = get(skb->sk);
-	struct headers h = {};
-	if (!c || !read_headers(skb, &h) || !wanted_packet(c, &h))
-		return 1;
-	if (c->netns && c->netns != (sk ? netns_of(sk) : netns_of_packet(skb)))
-		return 1;
-	__u8 state = sk ? get(sk->__sk_common.skc_state) : 0;
-	__u16 flags = from_be16(h.transport.flags);
-	/* The handshake, as the listener sees it, and all that ends one. */
-	if (h.protocol == IPPROTO_TCP && state != TCP_LISTEN && state != TCP_NEW_SYN_RECV && !(flags & (SYN | RST)))
-		return 1;
-	struct trace_event *e = begin(TRACE_PACKET);
-	if (!e)
-		return 1;
-	e->way = way;
-	if (sk) {
-		fill_socket(e, sk);
-		if (state != TCP_NEW_SYN_RECV && state != TCP_TIME_WAIT)
-			fill_group(e, sk);
-	}
-	fill_packet(e, skb, &h);
-	end(e);
-	return 1;
-}
-
-SEC("cgroup_skb/ingress") int packet_in(struct __sk_buff *ctx)
-{
-	return packet(ctx, TRACE_IN);
-}
-
-SEC("cgroup_skb/egress") int packet_out(struct __sk_buff *ctx)
-{
-	return packet(ctx, TRACE_OUT);
-}
-
 struct flow {
 	__u8 from[16];
 	__u8 to[16];

@@ -2,7 +2,7 @@
 //!
 //! What is not known is left out, never guessed.
 
-use crate::status::{Slot, Status, Worker};
+use crate::status::{Listener, Slot, Status, Worker};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
 use prometheus_client::metrics::MetricType;
@@ -60,21 +60,35 @@ impl Collector for Snapshot {
     }
 }
 
+fn of_slot(listener: &Listener, slot: &Slot) -> Labels {
+    vec![
+        ("listener", listener.name.clone()),
+        ("slot", slot.slot.to_string()),
+        ("inode", slot.inode.to_string()),
+    ]
+}
+
+/// Not known unless each slot's connections are; nothing where there are none.
+fn share(listener: &Listener, slot: &Slot) -> Option<f64> {
+    let all: u64 = listener.slots.iter().map(|slot| slot.active).sum::<Option<u64>>()?;
+    (all > 0).then(|| slot.active.map(|active| active as f64 / all as f64))?
+}
+
+/// Who is not in service has none.
+fn fair_share(listener: &Listener, slot: &Slot) -> Option<f64> {
+    let weight = |slot: &Slot| if slot.state == "serving" { f64::from(slot.weight) } else { 0.0 };
+    let all: f64 = listener.slots.iter().map(weight).sum();
+    (all > 0.0).then(|| weight(slot) / all)
+}
+
 impl Snapshot {
     fn listeners(&self, out: &mut Out<'_, '_>) -> fmt::Result {
         let each = |figure: fn(&Slot) -> Option<u64>| {
             self.0.listeners.iter().flat_map(move |listener| {
-                listener.slots.iter().map(move |slot| {
-                    let labels = vec![
-                        ("listener", listener.name.clone()),
-                        ("slot", slot.slot.to_string()),
-                        ("inode", slot.inode.to_string()),
-                    ];
-                    (labels, figure(slot))
-                })
+                listener.slots.iter().map(move |slot| (of_slot(listener, slot), figure(slot)))
             })
         };
-        let of = |figure: fn(&crate::status::Listener) -> Option<u64>| {
+        let of = |figure: fn(&Listener) -> Option<u64>| {
             self.0.listeners.iter().map(move |l| (vec![("listener", l.name.clone())], figure(l)))
         };
         let connections = Some("connections");
@@ -82,6 +96,17 @@ impl Snapshot {
         out.gauge("relisten_listener_backlog", help, connections, of(|l| l.backlog.map(u64::from)))?;
         let help = "Sockets of others on the address";
         out.gauge("relisten_listener_foreign", help, Some("sockets"), of(|l| Some(l.foreign.len() as u64)))?;
+        let help = "How long the oldest connection that waits on the address has waited";
+        out.gauge("relisten_listener_waiting", help, Some("milliseconds"), of(|l| l.oldest_ms))?;
+        let shares = |share: fn(&Listener, &Slot) -> Option<f64>| {
+            self.0.listeners.iter().flat_map(move |listener| {
+                listener.slots.iter().map(move |slot| (of_slot(listener, slot), share(listener, slot)))
+            })
+        };
+        let help = "The slot's part of the open connections of its address, from 0 to 1";
+        out.ratio("relisten_listener_share", help, shares(share))?;
+        let help = "The part that would be fair, by weight and among those in service, from 0 to 1";
+        out.ratio("relisten_listener_fair_share", help, shares(fair_share))?;
         let help = "Share of new connections, relative to the other slots";
         out.gauge("relisten_listener_weight", help, None, each(|s| Some(s.weight.into())))?;
         let help = "Connections that wait for accept";
@@ -211,6 +236,22 @@ impl<'a, 'b> Out<'a, 'b> {
         Ok(())
     }
 
+    /// A part of a whole, from 0 to 1; the name gets `_ratio`.
+    pub fn ratio(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (Labels, Option<f64>)>,
+    ) -> fmt::Result {
+        let unit = Unit::Other("ratio".to_owned());
+        let mut family = self.0.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
+        for (labels, value) in values {
+            let Some(value) = value else { continue };
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     /// A time; the name gets `_seconds`.
     pub fn seconds(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
         let family = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
@@ -243,5 +284,25 @@ mod tests {
         assert!(queue.contains(r#"listener="ev\"il\n""#), "{queue}");
         assert!(!text.contains("\nrelisten_listener_drops_total"), "{text}");
         assert!(text.ends_with("# EOF\n"));
+        let waiting = "relisten_listener_waiting_milliseconds{";
+        assert!(text.lines().any(|l| l.starts_with(waiting) && l.ends_with(" 250")), "{text}");
+    }
+
+    #[test]
+    fn shares_are_of_those_in_service() {
+        let mut status = example_status();
+        let slots = &mut status.listeners[0].slots;
+        (slots[0].active, slots[0].weight) = (Some(9), 3);
+        let text = |status: &Status| -> Vec<String> {
+            let text = render(status);
+            let share = |line: &&str| line.starts_with("relisten_listener_") && line.contains("share_ratio{");
+            text.lines().filter(share).map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(text(&status), ["0.75", "0.25", "0.75", "0.25"]);
+        status.listeners[0].slots[1].state = "draining".into();
+        assert_eq!(text(&status), ["0.75", "0.25", "1.0", "0.0"]);
+        // What one slot has is not known: so nobody's share is.
+        status.listeners[0].slots[1].active = None;
+        assert_eq!(text(&status), ["1.0", "0.0"]);
     }
 }

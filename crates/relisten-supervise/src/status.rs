@@ -63,6 +63,9 @@ pub struct Listener {
     pub protocol: String,
     /// The limit of the accept queue that is in force (somaxconn considered), connections.
     pub backlog: Option<u32>,
+    /// How long the oldest of the connections that wait there has waited, milliseconds; 0: none waits.
+    #[serde(default)]
+    pub oldest_ms: Option<u64>,
     /// The instance's listeners on it.
     pub slots: Vec<Slot>,
     /// Sockets of others on it.

@@ -22,6 +22,7 @@ mod sandbox;
 mod sockets;
 mod steering;
 mod supervised;
+mod trace;
 mod watch;
 
 use ground::Ground;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// Only these: supervised, filter, restart, reload, memory, growth, sockets, hang, steering,
-    /// balance.
+    /// balance, trace.
     names: Vec<String>,
     /// Fewer and shorter rounds: shows that the benchmarks work, not what the figures are.
     #[arg(long)]
@@ -73,7 +74,7 @@ struct Bench {
     run: fn(&Ground, &mut Table) -> Result<(), String>,
 }
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     Bench { name: "supervised", run: supervised::run },
     Bench { name: "filter", run: filter::run },
     Bench { name: "restart", run: restart::run },
@@ -84,6 +85,7 @@ const BENCHES: [Bench; 10] = [
     Bench { name: "hang", run: hang::run },
     Bench { name: "steering", run: steering::run },
     Bench { name: "balance", run: balance::run },
+    Bench { name: "trace", run: trace::run },
 ];
 
 /// `cargo xtask bench`.

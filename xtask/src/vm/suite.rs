@@ -41,6 +41,7 @@ const PARTS: &[Part] = &[
         not_on_6_1: &["a_refused_connection", "what_is_not_asked_for_is_not_told"],
         ..all("relisten-bpf", "trace")
     },
+    all("relisten-bpf", "packets"),
     all("relisten", "listener"),
     all("relisten", "deaf"),
     Part { only: &["steer::"], ..all("relisten", "relisten") },
@@ -96,7 +97,8 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
     }
     let relisten = metadata.target_directory.join("e2e/relisten");
 
-    let mut script = format!("export RELISTEN_BIN={}\n", quoted(&relisten)?);
+    // Debian's kernels allow fentry.
+    let mut script = format!("export RELISTEN_BIN={} RELISTEN_FENTRY=1\n", quoted(&relisten)?);
     if full {
         script += "export RELISTEN_FULL=1\n";
     }

@@ -25,6 +25,9 @@ pub enum ProbeError {
     /// The committed object is not what this code expects: a bug.
     #[error("the object has no program '{0}'")]
     Object(&'static str),
+    /// The kernel does not load the program.
+    #[error("the kernel does not load it")]
+    Load(#[source] std::io::Error),
     /// The kernel refused it.
     #[error("the kernel refuses it")]
     Refused(#[from] aya::programs::ProgramError),

@@ -16,10 +16,20 @@ pub enum Probe {
     Syns,
     /// Every incoming packet, for UDP flows.
     Flows,
-    /// Every incoming packet, for handshakes.
+    /// Every incoming packet, for handshakes. This and the following ones are of [`load_packets`](super::Tracer::load_packets).
     PacketsIn,
     /// Every outgoing packet, for handshakes.
     PacketsOut,
+    /// Raw tracepoint `consume_skb`: SYNs that were handled.
+    PacketsHandled,
+    /// Raw tracepoint `inet_sock_set_state`: handshakes that are done.
+    PacketsEstablished,
+    /// Raw tracepoint `tcp_send_reset`.
+    PacketsReset,
+    /// The beginning of `tcp_conn_request`. Many machines refuse that.
+    PacketsRequested,
+    /// The beginning of `tcp_check_req`. Many machines refuse that.
+    PacketsChecked,
 }
 
 /// How a probe is attached.
@@ -27,6 +37,8 @@ pub enum Probe {
 pub(super) enum Place {
     /// By the first of these programs that fits the number of arguments that this kernel's tracepoint has.
     Tracepoint(&'static str, &'static [&'static str]),
+    /// To the beginning of a kernel function.
+    Function(&'static str, &'static str),
     /// To the root cgroup.
     Cgroup(&'static str, aya::programs::CgroupSkbAttachType),
 }
@@ -36,18 +48,32 @@ impl Probe {
     pub const RARE: [Self; 5] =
         [Self::ResetSent, Self::ResetReceived, Self::States, Self::Drops, Self::Datagrams];
 
+    /// What tells packets, one by one.
+    pub const PACKETS: [Self; 7] = [
+        Self::PacketsIn,
+        Self::PacketsOut,
+        Self::PacketsHandled,
+        Self::PacketsEstablished,
+        Self::PacketsReset,
+        Self::PacketsRequested,
+        Self::PacketsChecked,
+    ];
+
     /// What people may know it by.
     pub fn name(self) -> &'static str {
         match self {
-            Self::ResetSent => "raw tracepoint tcp_send_reset",
+            Self::ResetSent | Self::PacketsReset => "raw tracepoint tcp_send_reset",
             Self::ResetReceived => "raw tracepoint tcp_receive_reset",
-            Self::States => "raw tracepoint inet_sock_set_state",
+            Self::States | Self::PacketsEstablished => "raw tracepoint inet_sock_set_state",
             Self::Drops => "raw tracepoint kfree_skb",
             Self::Datagrams => "raw tracepoint udp_fail_queue_rcv_skb",
             Self::Syns => "cgroup program for SYNs at listeners",
             Self::Flows => "cgroup program for UDP flows",
             Self::PacketsIn => "cgroup program for incoming packets",
             Self::PacketsOut => "cgroup program for outgoing packets",
+            Self::PacketsHandled => "raw tracepoint consume_skb",
+            Self::PacketsRequested => "fentry tcp_conn_request",
+            Self::PacketsChecked => "fentry tcp_check_req",
         }
     }
 
@@ -65,6 +91,14 @@ impl Probe {
             Self::Flows => Place::Cgroup("flow_moved", Ingress),
             Self::PacketsIn => Place::Cgroup("packet_in", Ingress),
             Self::PacketsOut => Place::Cgroup("packet_out", Egress),
+            Self::PacketsHandled => Place::Tracepoint("consume_skb", &["packet_handled"]),
+            Self::PacketsEstablished => Place::Tracepoint("inet_sock_set_state", &["packet_established"]),
+            Self::PacketsReset => Place::Tracepoint(
+                "tcp_send_reset",
+                &["packet_reset_with_reason", "packet_reset_without_reason"],
+            ),
+            Self::PacketsRequested => Place::Function("tcp_conn_request", "packet_requested"),
+            Self::PacketsChecked => Place::Function("tcp_check_req", "packet_checked"),
         }
     }
 }

@@ -214,19 +214,18 @@ impl Record {
         let way = if r.u8() == 0 { Way::In } else { Way::Out };
         let migrates = r.u8() != 0;
         r.skip(3);
-        let comm = r.bytes::<16>();
+        let comm = r.text::<16>();
         let (local, remote, from, to) = (r.address(), r.address(), r.address(), r.address());
         r.skip(6);
         let (other, other_inode) = (r.u64(), r.u64());
         let stack = (0..stack_length.min(STACK)).map(|_| r.u64()).collect();
-        let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
         Ok(Self {
             time,
             kind,
             reason,
             pid,
             tid,
-            comm: String::from_utf8_lossy(&comm[..end]).into_owned(),
+            comm,
             task_flags,
             exit_code,
             netns,
@@ -273,7 +272,7 @@ impl Record {
 }
 
 /// Takes fields from the front. What is not there reads as zero; the length was checked before.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
     fn bytes<const N: usize>(&mut self) -> [u8; N] {
@@ -285,24 +284,31 @@ impl Reader<'_> {
         bytes
     }
 
-    fn u8(&mut self) -> u8 {
+    pub(super) fn u8(&mut self) -> u8 {
         self.bytes::<1>()[0]
     }
 
-    fn u16(&mut self) -> u16 {
+    pub(super) fn u16(&mut self) -> u16 {
         u16::from_ne_bytes(self.bytes())
     }
 
-    fn u32(&mut self) -> u32 {
+    pub(super) fn u32(&mut self) -> u32 {
         u32::from_ne_bytes(self.bytes())
     }
 
-    fn u64(&mut self) -> u64 {
+    pub(super) fn u64(&mut self) -> u64 {
         u64::from_ne_bytes(self.bytes())
     }
 
-    fn skip(&mut self, count: usize) {
+    pub(super) fn skip(&mut self, count: usize) {
         self.0 = self.0.get(count..).unwrap_or_default();
+    }
+
+    /// Up to the first zero.
+    pub(super) fn text<const N: usize>(&mut self) -> String {
+        let bytes = self.bytes::<N>();
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(N);
+        String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 
     /// IPv4 is mapped on the way.

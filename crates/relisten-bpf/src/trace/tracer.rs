@@ -1,12 +1,14 @@
-use super::OBJECT;
 use super::config::{CONFIG_SIZE, Config, LOST_SIZE, Lost};
 use super::error::{ProbeError, TraceError};
 use super::probe::{Place, Probe};
 use super::record::{Malformed, Record};
+use super::sighting::Sighting;
+use super::{OBJECT, PACKETS_OBJECT};
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbLinkId;
+use aya::programs::fentry::FEntryLinkId;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError, RawTracePoint};
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,6 +25,7 @@ pub struct Tracer {
 
 enum Link {
     Tracepoint(RawTracePointLinkId),
+    Function(FEntryLinkId),
     Cgroup(CgroupSkbLinkId),
 }
 
@@ -35,11 +38,20 @@ impl std::fmt::Debug for Tracer {
 impl Tracer {
     /// Makes the maps. Takes some 100 ms: the kernel's type information is read.
     pub fn load(config: &Config) -> Result<Self, TraceError> {
+        Self::load_object(OBJECT, config)
+    }
+
+    /// The same for [`Probe::PACKETS`]. What they tell is read with [`read_packets`](Self::read_packets).
+    pub fn load_packets(config: &Config) -> Result<Self, TraceError> {
+        Self::load_object(PACKETS_OBJECT, config)
+    }
+
+    fn load_object(object: &[u8], config: &Config) -> Result<Self, TraceError> {
         // Without it the loader would leave every offset as it was where the programs were built.
         let types = Btf::from_sys_fs().map_err(TraceError::Types)?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&types)).verifier_log_level(VerifierLogLevel::DISABLE);
-        let mut object = loader.load(OBJECT).map_err(|e| TraceError::Maps(Box::new(e)))?;
+        let mut object = loader.load(object).map_err(|e| TraceError::Maps(Box::new(e)))?;
         let ring = RingBuf::try_from(object.take_map("events").ok_or(TraceError::Object("events"))?)?;
         let settings = Array::try_from(object.take_map("config").ok_or(TraceError::Object("config"))?)?;
         let lost = Array::try_from(object.take_map("lost").ok_or(TraceError::Object("lost"))?)?;
@@ -60,6 +72,7 @@ impl Tracer {
         }
         let attached = match probe.place() {
             Place::Tracepoint(name, programs) => self.attach_tracepoint(name, programs)?,
+            Place::Function(name, program) => (program, Link::Function(self.attach_function(name, program)?)),
             Place::Cgroup(program, side) => (program, Link::Cgroup(self.attach_cgroup(program, side)?)),
         };
         self.attached.insert(probe, attached);
@@ -77,6 +90,7 @@ impl Tracer {
         let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
         match link {
             Link::Tracepoint(link) => <&mut RawTracePoint>::try_from(program)?.detach(link)?,
+            Link::Function(link) => <&mut FEntry>::try_from(program)?.detach(link)?,
             Link::Cgroup(link) => <&mut CgroupSkb>::try_from(program)?.detach(link)?,
         }
         Ok(())
@@ -84,9 +98,18 @@ impl Tracer {
 
     /// Tells everything that is in the ring now, in the order in which it happened; returns how many.
     pub fn read(&mut self, mut tell: impl FnMut(Result<Record, Malformed>)) -> usize {
+        self.each(|bytes| tell(Record::parse(bytes)))
+    }
+
+    /// The same where packets are told one by one.
+    pub fn read_packets(&mut self, mut tell: impl FnMut(Result<Sighting, Malformed>)) -> usize {
+        self.each(|bytes| tell(Sighting::parse(bytes)))
+    }
+
+    fn each(&mut self, mut tell: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
         while let Some(item) = self.ring.next() {
-            tell(Record::parse(&item));
+            tell(&item);
             count += 1;
         }
         count
@@ -123,6 +146,14 @@ impl Tracer {
         Ok(program.attach(name)?)
     }
 
+    fn attach_function(&mut self, name: &str, program: &'static str) -> Result<FEntryLinkId, ProbeError> {
+        let types = Btf::from_sys_fs()?;
+        let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
+        let program = <&mut FEntry>::try_from(program)?;
+        loaded(program.load(name, &types))?;
+        Ok(program.attach()?)
+    }
+
     fn attach_cgroup(
         &mut self,
         program: &'static str,
@@ -138,10 +169,12 @@ impl Tracer {
 }
 
 /// A program may be attached again after it was detached.
-fn loaded(result: Result<(), ProgramError>) -> Result<(), ProgramError> {
+fn loaded(result: Result<(), ProgramError>) -> Result<(), ProbeError> {
     match result {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
-        other => other,
+        // Without the verifier's words: there are none, or thousands.
+        Err(ProgramError::LoadError { io_error, .. }) => Err(ProbeError::Load(io_error)),
+        other => Ok(other?),
     }
 }
 

@@ -49,6 +49,7 @@ fn calm() -> Status {
             address: "127.0.0.1:8080".into(),
             protocol: "tcp".into(),
             backlog: Some(4096),
+            oldest_ms: Some(0),
             slots: vec![slot(0), slot(1)],
             foreign: Vec::new(),
         }],

@@ -73,14 +73,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, screen: &mut Screen) {
 
 fn table<'a>(rows: &'a [Row], screen: &Screen) -> Table<'a> {
     let widths = [
-        Constraint::Min(24),
+        Constraint::Min(22),
         Constraint::Length(12),
         Constraint::Length(9),
         Constraint::Length(6),
-        Constraint::Length(6),
-        Constraint::Length(6),
+        Constraint::Length(10),
+        Constraint::Length(5),
         Constraint::Length(8),
-        Constraint::Length(9),
+        Constraint::Length(8),
     ];
     let line = |row: &'a Row| {
         let cells = row.cells.iter().enumerate().map(|(at, cell)| {

@@ -51,7 +51,7 @@ fn group(port: u16, listeners: Vec<TopListener>) -> TopGroup {
         active: Some(u64::from(port)),
         half_open: Some(0),
         time_wait: Some(0),
-        accepted: Some(Accepts { at_least_per_s: 1234.5, exact: false }),
+        accepted: Some(Accepts { at_least_per_s: 1234.5, at_most_per_s: Some(1240.0), exact: false }),
         drops: Some(0),
         drops_per_s: Some(0.0),
         listeners,

@@ -1,7 +1,7 @@
 //! The lines of the table: a group, its listeners, their workers.
 
 use crate::render::printable;
-use relisten_diag::top::{Top, TopGroup, TopListener, TopWorker};
+use relisten_diag::top::{Accepts, Top, TopGroup, TopListener, TopWorker};
 
 /// The head of the table.
 pub(super) const HEAD: [&str; 8] = ["ADDRESS", "STATE", "QUEUE", "WAIT", "NEW/S", "OPEN", "SHARE", "DROPS"];
@@ -50,7 +50,7 @@ fn of_group(group: &TopGroup) -> Row {
             state,
             queue(group.queue, group.limit),
             group.oldest_ms.filter(|_| group.queue > 0).map_or_else(String::new, wait),
-            group.accepted.map_or_else(dash, |accepted| short(accepted.at_least_per_s)),
+            group.accepted.map_or_else(dash, came),
             group.active.map_or_else(dash, |active| short(active as f64)),
             String::new(),
             drops(group.drops, group.drops_per_s),
@@ -124,6 +124,17 @@ fn queue(queue: u64, limit: u64) -> String {
     format!("{}/{}", short(queue as f64), short(limit as f64))
 }
 
+/// `12`, or `12-15` where it lies somewhere in between, or `12+`.
+fn came(accepted: Accepts) -> String {
+    let least = short(accepted.at_least_per_s);
+    match accepted.at_most_per_s.map(short) {
+        Some(most) if most == least => least,
+        Some(most) => format!("{least}-{most}"),
+        None if accepted.exact => least,
+        None => format!("{least}+"),
+    }
+}
+
 fn wait(ms: u64) -> String {
     if ms < 1000 { format!("{ms}ms") } else { format!("{:.1}s", ms as f64 / 1000.0) }
 }
@@ -159,6 +170,10 @@ mod tests {
     fn numbers_are_short() {
         let all = [0.0, 0.4, 7.0, 12.6, 9999.0, 10_000.0, 123_456.0, 1_234_567.0, 3e9].map(short);
         assert_eq!(all, ["0", "0.4", "7", "13", "9999", "10k", "123k", "1.2M", "3.0G"]);
+        let bounds =
+            |at_least_per_s, at_most_per_s| came(Accepts { at_least_per_s, at_most_per_s, exact: false });
+        let all = [bounds(3.0, Some(3.0)), bounds(3.0, Some(12_000.0)), bounds(3.0, None)];
+        assert_eq!(all, ["3", "3-12k", "3+"]);
         assert_eq!([wait(80), wait(1500)], ["80ms", "1.5s"]);
         assert_eq!(
             [drops(None, None), drops(Some(3), Some(0.0)), drops(Some(3), Some(1.5))],

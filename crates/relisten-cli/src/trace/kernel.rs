@@ -1,5 +1,6 @@
 //! The kernel's side: programs, names of reasons, functions.
 
+use super::classic::Tracefs;
 use super::levels;
 use crate::say;
 use relisten_bpf::trace::{Config, Lost, Probe, Record, Tracer};
@@ -22,6 +23,9 @@ const UNSPECIFIED: &str = "NOT_SPECIFIED";
 #[derive(Debug)]
 pub(super) struct Kernel {
     tracer: Option<Tracer>,
+    /// Where no programs may be loaded.
+    classic: Option<Tracefs>,
+    names: Names,
     config: Config,
     cgroup: bool,
 }
@@ -40,8 +44,10 @@ impl Kernel {
         let mut tracer = match Tracer::load(&config) {
             Ok(tracer) => tracer,
             Err(error) => {
-                let levels = levels::no_programs(&say::chain(&error));
-                return (Self { tracer: None, config, cgroup: false }, levels);
+                let classic = Tracefs::start(port, config.pidns);
+                let levels = levels::no_programs(&say::chain(&error), classic.as_ref().err());
+                let names = names.clone();
+                return (Self { tracer: None, classic: classic.ok(), names, config, cgroup: false }, levels);
             }
         };
         let mut missing = Vec::new();
@@ -53,16 +59,28 @@ impl Kernel {
         // Tried once, so that it is known before it is needed.
         let tried = tracer.attach(Probe::Syns).and_then(|()| tracer.detach(Probe::Syns));
         let levels = vec![
+            levels::classic_not_needed(),
             levels::raw_tracepoints(&missing),
             levels::cgroup(tried.as_ref().err().map(|error| say::chain(error))),
         ];
         let tracer = (missing.len() < Probe::RARE.len()).then_some(tracer);
-        (Self { tracer, config, cgroup: tried.is_ok() }, levels)
+        let names = names.clone();
+        (Self { tracer, classic: None, names, config, cgroup: tried.is_ok() }, levels)
+    }
+
+    /// What is asked for.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Do records come?
     pub(super) fn tells(&self) -> bool {
-        self.tracer.is_some()
+        self.tracer.is_some() || self.classic.is_some()
+    }
+
+    /// Do they tell resets, and no drops?
+    pub(super) fn tells_resets_only(&self) -> bool {
+        self.classic.is_some()
     }
 
     /// Attaches or detaches a probe that costs something for each packet.
@@ -90,7 +108,7 @@ impl Kernel {
 
     /// What has been told since the last call.
     pub(super) fn read(&mut self) -> Vec<Record> {
-        let mut records = Vec::new();
+        let mut records = self.classic.as_mut().map(|classic| classic.read(&self.names)).unwrap_or_default();
         if let Some(tracer) = &mut self.tracer {
             tracer.read(|record| match record {
                 Ok(record) => records.push(record),
@@ -104,7 +122,7 @@ impl Kernel {
     /// What could not be told.
     pub(super) fn lost(&self) -> u64 {
         let lost = self.tracer.as_ref().and_then(|tracer| tracer.lost().ok());
-        lost.map_or(0, |Lost { ring, queued }| ring + queued)
+        lost.map_or(0, |Lost { ring, queued }| ring + queued) + self.classic.as_ref().map_or(0, Tracefs::lost)
     }
 }
 

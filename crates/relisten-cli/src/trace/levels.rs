@@ -20,19 +20,36 @@ pub(super) fn raw_tracepoints(missing: &[(Probe, String)]) -> Level {
     }
 }
 
-/// The kernel takes no programs at all.
-pub(super) fn no_programs(why: &str) -> Vec<Level> {
-    let hides = "clients, processes and phases: only numbers are told, by listener where the kernel counts there; \
-                 exhausted ports and resets of queued connections are not told at all";
-    let level = |name: &str, hides: Option<&str>| Level {
-        name: name.into(),
+/// Programs tell more than these.
+pub(super) fn classic_not_needed() -> Level {
+    Level {
+        name: "tracepoints".into(),
         used: false,
-        why: Some(why.into()),
+        why: Some("raw tracepoints tell the same and more".into()),
+        hides: None,
+    }
+}
+
+/// The kernel takes no programs at all. `classic`: why its own tracepoints can't be read either.
+pub(super) fn no_programs(why: &str, classic: Option<&std::io::Error>) -> Vec<Level> {
+    let level = |name: &str, why: Option<String>, hides: Option<&str>| Level {
+        name: name.into(),
+        used: why.is_none(),
+        why,
         hides: hides.map(str::to_owned),
     };
+    let nothing = "clients, processes and phases: only numbers are told, by listener where the kernel counts there; \
+                   exhausted ports and resets of queued connections are not told at all";
+    let less = "clients of resets that a listener sends; whose packets were dropped (the numbers are told); stacks; of which \
+                network namespace an event is";
     vec![
-        level("raw-tracepoints", Some(hides)),
-        level("cgroup-programs", Some("the clients of SYNs dropped at a full queue; UDP flows that move")),
+        level("tracepoints", classic.map(ToString::to_string), classic.is_some().then_some(nothing)),
+        level("raw-tracepoints", Some(why.into()), Some(less)),
+        level(
+            "cgroup-programs",
+            Some(why.into()),
+            Some("the clients of SYNs dropped at a full queue; UDP flows that move"),
+        ),
     ]
 }
 
@@ -47,6 +64,37 @@ pub(super) fn cgroup(refused: Option<String>) -> Level {
         }),
         why: refused,
     }
+}
+
+/// What tells packets one by one. `missing`: those probes that are refused.
+pub(super) fn packets(missing: &[(Probe, String)]) -> Vec<Level> {
+    let level = |name: &str, probes: &[Probe], hides: fn(Probe) -> &'static str| {
+        let missing: Vec<_> = missing.iter().filter(|(probe, _)| probes.contains(probe)).collect();
+        let mut why: Vec<&str> = missing.iter().map(|(_, why)| why.as_str()).collect();
+        why.dedup();
+        let mut hidden: Vec<&str> = missing.iter().map(|(probe, _)| hides(*probe)).collect();
+        hidden.dedup();
+        Level {
+            name: name.into(),
+            used: missing.len() < probes.len(),
+            why: (!why.is_empty()).then(|| why.join("; ")),
+            hides: (!hidden.is_empty()).then(|| hidden.join("; ")),
+        }
+    };
+    let (packets, functions) = Probe::PACKETS.split_at(Probe::PACKETS.len() - 2);
+    vec![
+        level("packets", packets, |probe| match probe {
+            Probe::PacketsIn => "packets that come in, and their lookup",
+            Probe::PacketsOut => "packets that go out, and the hash of a handshake",
+            Probe::PacketsHandled => "the stacks of SYNs",
+            Probe::PacketsEstablished => "which handshakes are done, and the stacks of their last ACK",
+            _ => "the reasons and stacks of resets",
+        }),
+        level("fentry", functions, |_| {
+            "stacks right behind the lookup; those that are told are of the end of the packet's handling, under the same \
+             callers"
+        }),
+    ]
 }
 
 fn hidden(probe: Probe) -> Option<&'static str> {

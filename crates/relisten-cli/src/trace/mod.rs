@@ -1,8 +1,11 @@
 //! `relisten trace`: one line for each connection that was refused, reset, dropped or moved, with the reason.
 
+mod classic;
+mod handshake;
 mod kernel;
 mod levels;
 mod owners;
+mod packets;
 mod show;
 mod watch;
 
@@ -45,6 +48,13 @@ pub(crate) struct TraceArgs {
     #[arg(short, long, value_name = "CAUSE")]
     pub(crate) cause: Vec<Cause>,
 
+    /// Tell every packet of the port's handshakes: the listener that it was looked up to, how that was chosen, headers, stacks
+    ///
+    /// So a SYN and an ACK that reached different listeners stand side by side. Needs --port, and root or CAP_BPF,
+    /// CAP_PERFMON and CAP_NET_ADMIN. It costs something for every packet of the machine.
+    #[arg(long, requires = "port")]
+    pub(crate) packets: bool,
+
     /// Print JSON, one object per line (docs/schema/trace.json)
     #[arg(long)]
     pub(crate) json: bool,
@@ -86,6 +96,9 @@ fn trace(args: &TraceArgs) -> Result<(), Problem> {
     for fate in watch.finish()? {
         show.fate(&fate).map_err(Problem::Write)?;
     }
+    for handshake in watch.handshakes(true) {
+        show.handshake(&handshake).map_err(Problem::Write)?;
+    }
     show.end(watch.lost()).map_err(Problem::Write)
 }
 
@@ -105,6 +118,9 @@ async fn follow(watch: &mut Watch, show: &mut Show, duration: Option<Duration>) 
         count = count.wrapping_add(1);
         for fate in watch.turn(count.is_multiple_of(TICKS_PER_LOOK))? {
             show.fate(&fate).map_err(Problem::Write)?;
+        }
+        for handshake in watch.handshakes(false) {
+            show.handshake(&handshake).map_err(Problem::Write)?;
         }
         show.flush().map_err(Problem::Write)?;
     }

@@ -1,9 +1,9 @@
 //! Lines for people and for programs.
 
-use super::TraceArgs;
+use super::{TraceArgs, handshake};
 use crate::render::{Paint, printable};
 use crate::say;
-use relisten_diag::trace::{Cause, Fate, Level, Line, Outcome, Place, Summary, Worker};
+use relisten_diag::trace::{Cause, Fate, Handshake, Level, Line, Outcome, Place, Summary, Worker};
 use rustix::time::{ClockId, clock_gettime};
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, Stdout, Write};
@@ -67,6 +67,24 @@ impl Show {
         writeln!(self.out, "{text}")
     }
 
+    pub(super) fn handshake(&mut self, handshake: &Handshake) -> io::Result<()> {
+        let owners = || handshake.packets.iter().filter_map(|packet| packet.socket.as_ref()?.owner.as_ref());
+        if self.pid.is_some_and(|pid| !owners().any(|owner| owner.pid == pid)) {
+            return Ok(());
+        }
+        if self.json {
+            return self.line(&Line::Handshake(Box::new(handshake.clone())));
+        }
+        let text = handshake::text(handshake, &self.clock(handshake.time_ns), self.paint);
+        writeln!(self.out, "{text}")
+    }
+
+    /// The time of day.
+    fn clock(&self, time_ns: u64) -> String {
+        let at = humantime::format_rfc3339_millis(self.boot + Duration::from_nanos(time_ns)).to_string();
+        at.split('T').nth(1).unwrap_or(&at).trim_end_matches('Z').to_owned()
+    }
+
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -114,8 +132,7 @@ impl Show {
 
     /// One line.
     fn text(&self, fate: &Fate) -> String {
-        let at = humantime::format_rfc3339_millis(self.boot + Duration::from_nanos(fate.time_ns)).to_string();
-        let time = at.split('T').nth(1).unwrap_or(&at).trim_end_matches('Z').to_owned();
+        let time = self.clock(fate.time_ns);
         let word = fate.outcome.word();
         let outcome = match fate.outcome {
             Outcome::Migrated => self.paint.good(word),
@@ -145,7 +162,8 @@ fn place(place: &Place) -> String {
     }
 }
 
-fn worker(worker: &Worker) -> String {
+/// `[pid 12: nginx: worker process]`
+pub(super) fn worker(worker: &Worker) -> String {
     let slot = worker.slot.map_or_else(String::new, |slot| format!(" slot {slot}"));
     let instance = worker.instance.as_ref().map_or_else(String::new, |name| format!(" of {name}"));
     let command: String = worker.command.chars().take(60).collect();

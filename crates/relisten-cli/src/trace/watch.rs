@@ -2,12 +2,13 @@
 
 use super::kernel::{self, Kernel};
 use super::owners::Owners;
+use super::packets::Packets;
 use super::{Problem, TraceArgs, levels};
 use relisten_bpf::trace::{Kind, Probe, Record};
 use relisten_diag::DiagError;
 use relisten_diag::counters::Counters;
 use relisten_diag::sock_diag::{Extensions, Query, SockDiag, Socket, State, States};
-use relisten_diag::trace::{Engine, Fate, KnownListener, Level, Look, Settings, Transport};
+use relisten_diag::trace::{Engine, Fate, Handshake, KnownListener, Level, Look, Settings, Transport};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ const LINGER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Watch {
     kernel: Kernel,
+    packets: Option<Packets>,
     engine: Engine,
     levels: Vec<Level>,
     diag: SockDiag,
@@ -37,9 +39,20 @@ impl Watch {
         let (kernel, mut found) = Kernel::start(&names, args.port);
         let mut engine = Engine::new(names);
         engine.set_by_records(kernel.tells());
+        if kernel.tells_resets_only() {
+            engine.set_resets_only();
+        }
         found.insert(0, levels::sock_diag());
+        let mut packets = None;
+        if args.packets {
+            let (started, levels) = Packets::start(kernel.config());
+            found.extend(levels);
+            packets = Some(started);
+            engine.set_symbols(kernel::symbols());
+        }
         let mut watch = Self {
             kernel,
+            packets,
             engine,
             levels: found,
             diag: SockDiag::new()?,
@@ -48,7 +61,7 @@ impl Watch {
             counters: Counters::read()?,
             drops: HashMap::new(),
             crowded: None,
-            symbols: false,
+            symbols: args.packets,
         };
         let look = watch.look()?;
         watch.engine.look(look);
@@ -80,9 +93,16 @@ impl Watch {
         Ok(self.engine.take())
     }
 
+    /// Handshakes that are over since the last call; at the end, all.
+    pub(super) fn handshakes(&mut self, all: bool) -> Vec<Handshake> {
+        let Some(packets) = &mut self.packets else { return Vec::new() };
+        packets.read(&self.engine);
+        if all { packets.finish(&self.engine) } else { packets.take(now(), &self.engine) }
+    }
+
     /// Events that the kernel could not hand over.
     pub(super) fn lost(&self) -> u64 {
-        self.kernel.lost()
+        self.kernel.lost() + self.packets.as_ref().map_or(0, Packets::lost)
     }
 
     fn take_in(&mut self) -> Result<(), DiagError> {
@@ -108,13 +128,16 @@ impl Watch {
             {
                 self.engine.name_process(process);
             }
+            if let (Some(packets), Kind::ListenerOpened) = (&mut self.packets, record.kind) {
+                packets.opened(&record);
+            }
             self.engine.record(&record);
         }
         Ok(())
     }
 
     fn look(&mut self) -> Result<Look, DiagError> {
-        let time = clock_gettime(ClockId::Monotonic);
+        let time_ns = now();
         let counters = Counters::read()?;
         let tcp = Query::tcp(States::LISTEN).with(Extensions::SKMEMINFO);
         let udp = Query::udp().with(Extensions::SKMEMINFO);
@@ -135,12 +158,7 @@ impl Watch {
         self.owners.name(&mut listeners);
         self.choose_probes(&listeners, &counters);
         self.counters = counters.clone();
-        Ok(Look {
-            time_ns: time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64,
-            listeners,
-            counters,
-            settings: settings(),
-        })
+        Ok(Look { time_ns, listeners, counters, settings: settings() })
     }
 
     /// Attaches what costs something for each packet only while it is needed.
@@ -161,6 +179,12 @@ impl Watch {
         self.kernel.want(Probe::Syns, recently || foreign);
         self.kernel.want(Probe::Flows, has_udp_group(listeners));
     }
+}
+
+/// CLOCK_MONOTONIC, nanoseconds.
+fn now() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 fn has_udp_group(listeners: &[KnownListener]) -> bool {

@@ -46,6 +46,14 @@ impl Machine {
         let (now, before) = (self.peers.as_ref()?, before.peers.as_ref()?);
         Some(connections::newcomers(before, now, self.groups.len()))
     }
+
+    /// How many connections have come in since that look and were not seen, in all groups together: the kernel counts all
+    /// of the network namespace. So no group has got more than its [`newcomers`](Self::newcomers) and these.
+    pub fn unseen(&self, before: &Self, newcomers: &[u64]) -> Option<u64> {
+        // From before the first walk to behind the second: whatever was seen lies in between.
+        let came = self.opened_in?.1.saturating_sub(before.opened_in?.0);
+        Some(came.saturating_sub(newcomers.iter().sum()))
+    }
 }
 
 fn look(options: &Options, namespace: Namespace) -> Result<Machine, DiagError> {
@@ -59,6 +67,7 @@ fn look(options: &Options, namespace: Namespace) -> Result<Machine, DiagError> {
         member.before = Some(Before { queue: member.queue, drops: member.drops });
     }
     let walk = Walk::go(&mut diag, &mut groups, &sysctls, options.peers)?;
+    let opened_in = opened(&counters_before).zip(Counters::read().ok().as_ref().and_then(opened));
     connections::time_the_queues(&mut diag, &mut groups)?;
     let holdings = descriptors::walk(&places(&groups), &walk)?;
     let mut processes = attach(&mut groups, &holdings);
@@ -91,6 +100,7 @@ fn look(options: &Options, namespace: Namespace) -> Result<Machine, DiagError> {
         window_ms: begin.elapsed().as_millis() as u64,
         grown: counters.since(&counters_before),
         counters,
+        opened_in,
         sysctls,
         settings: settings::read(&settings::PLACES),
         slab,
@@ -104,6 +114,11 @@ fn look(options: &Options, namespace: Namespace) -> Result<Machine, DiagError> {
         other_namespaces: others,
         missing,
     })
+}
+
+/// Connections that have come in to this network namespace.
+fn opened(counters: &Counters) -> Option<u64> {
+    counters.get("Tcp", "PassiveOpens")
 }
 
 fn listeners(diag: &mut SockDiag, missing: &mut Vec<Missing>) -> Result<Vec<Group>, DiagError> {

@@ -54,6 +54,8 @@ pub struct Machine {
     pub connections: Connections,
     /// The namespace's counters, since it was made.
     pub counters: Counters,
+    /// Connections that had come in right before and right after the walk over all sockets (`PassiveOpens`).
+    pub opened_in: Option<(u64, u64)>,
     /// By how much they have grown during the window.
     pub grown: Counters,
     /// The namespace's settings.

@@ -23,9 +23,17 @@ impl Top {
         let seconds = seconds.max(0.001);
         let rate = |group: &str, name: &str| grown.get(group, name).map(|count| count as f64 / seconds);
         let newcomers = before.and_then(|(before, _)| now.newcomers(before));
+        // Where there is but one address, all that came are its.
+        let tcp = |machine: &Machine| machine.groups.iter().filter(|g| g.protocol == Protocol::Tcp).count();
+        let only = tcp(now) == 1 && before.is_some_and(|(before, _)| tcp(before) == 1);
+        let unseen = before.zip(newcomers.as_ref()).and_then(|((before, _), all)| now.unseen(before, all));
         let since = Since { before: before.map(|(before, _)| before), seconds };
         let groups = now.groups.iter().enumerate().map(|(at, group)| {
-            let came = newcomers.as_ref().and_then(|all| all.get(at)).map(|count| *count as f64 / seconds);
+            let came = newcomers.as_ref().and_then(|all| all.get(at)).map(|seen| Accepts {
+                at_least_per_s: (seen + unseen.filter(|_| only).unwrap_or(0)) as f64 / seconds,
+                at_most_per_s: unseen.map(|unseen| (seen + unseen) as f64 / seconds),
+                exact: unseen == Some(0) || unseen.is_some() && only,
+            });
             one_group(now, at, group, &since, came)
         });
         Self {
@@ -69,7 +77,13 @@ impl Since<'_> {
     }
 }
 
-fn one_group(machine: &Machine, at: usize, group: &Group, since: &Since<'_>, came: Option<f64>) -> TopGroup {
+fn one_group(
+    machine: &Machine,
+    at: usize,
+    group: &Group,
+    since: &Since<'_>,
+    came: Option<Accepts>,
+) -> TopGroup {
     let instance = machine
         .instances
         .iter()
@@ -101,8 +115,8 @@ fn one_group(machine: &Machine, at: usize, group: &Group, since: &Since<'_>, cam
         half_open: is_tcp.then_some(group.half_open),
         time_wait: is_tcp.then_some(group.time_wait),
         accepted: match counted {
-            Some(at_least_per_s) => Some(Accepts { at_least_per_s, exact: true }),
-            None => came.filter(|_| is_tcp).map(|at_least_per_s| Accepts { at_least_per_s, exact: false }),
+            Some(rate) => Some(Accepts { at_least_per_s: rate, at_most_per_s: Some(rate), exact: true }),
+            None => came.filter(|_| is_tcp),
         },
         drops: sum(|listener| listener.drops),
         drops_per_s: drop_rates.try_fold(0.0, |sum, rate| Some(sum + rate?)),

@@ -86,6 +86,9 @@ pub struct Accepts {
     /// Connections per second that were seen at the end of the interval and not at its beginning. What came and went
     /// in between, with this side not closing first, has left no trace: so there were at least so many.
     pub at_least_per_s: f64,
+    /// And at most so many: the kernel counts all connections that come in to the network namespace, and those that were
+    /// not seen may all have come here.
+    pub at_most_per_s: Option<f64>,
     /// All were counted: there were exactly so many.
     pub exact: bool,
 }

@@ -78,6 +78,40 @@ fn two_looks() {
     assert_eq!(top.interval_ms, 2000);
 }
 
+/// The kernel counts who came, all together. Two were seen here and three elsewhere, so of nine four are nobody's.
+#[test]
+fn bounds_of_what_came() {
+    let mut now = machine();
+    let mut other = now.groups[0].clone();
+    other.address.set_port(81);
+    now.groups.push(other);
+    now.peers = Some(vec![1 << 16, 2 << 16, 3 << 16 | 1, 4 << 16 | 1, 5 << 16 | 1]);
+    let mut before = now.clone();
+    before.peers = Some(Vec::new());
+    before.opened_in = Some((91, 95));
+    now.opened_in = Some((99, 100));
+    let bounds = |now: &Machine, at: usize| {
+        let accepted = Top::of(now, Some((&before, Duration::from_secs(1)))).groups[at].accepted.unwrap();
+        (accepted.at_least_per_s, accepted.at_most_per_s, accepted.exact)
+    };
+    assert_eq!((bounds(&now, 0), bounds(&now, 1)), ((2.0, Some(6.0), false), (3.0, Some(7.0), false)));
+    now.opened_in = Some((95, 96));
+    assert_eq!(bounds(&now, 0), (2.0, Some(2.0), true));
+    now.opened_in = None;
+    assert_eq!(bounds(&now, 0), (2.0, None, false));
+}
+
+#[test]
+fn all_that_came_are_the_only_addresss() {
+    let mut before = machine();
+    before.peers = Some(Vec::new());
+    before.opened_in = Some((90, 91));
+    let mut now = machine();
+    now.opened_in = Some((99, 100));
+    let accepted = Top::of(&now, Some((&before, Duration::from_secs(1)))).groups[0].accepted.unwrap();
+    assert_eq!((accepted.at_least_per_s, accepted.at_most_per_s, accepted.exact), (10.0, Some(10.0), true));
+}
+
 #[test]
 fn an_instances_slots_weights_and_workers() {
     let mut machine = machine();

@@ -14,6 +14,8 @@ const REMEMBERED: usize = 10_000;
 pub(super) struct Counted {
     /// Do records tell resets and drops, so that counters need not?
     pub(super) by_records: bool,
+    /// Do they tell resets only?
+    pub(super) resets_only: bool,
     pub(super) cookies_told: u64,
     before: Option<Counters>,
     /// Did an accept queue overflow between the last two looks?
@@ -44,6 +46,11 @@ impl Engine {
     /// tell.
     pub fn set_by_records(&mut self, by_records: bool) {
         self.counted.by_records = by_records;
+    }
+
+    /// Say that the records are those of [`Classic`](super::Classic), which tell resets, and no drops.
+    pub fn set_resets_only(&mut self) {
+        self.counted.resets_only = true;
     }
 
     /// At the end: what the last look showed and nothing has explained.
@@ -80,6 +87,12 @@ impl Engine {
         if cookies > told {
             self.number(look.time_ns, Cause::SynCookies, Phase::Syn, cookies - told, "SyncookiesSent");
         }
+        if self.counted.by_records && !self.counted.resets_only {
+            return;
+        }
+        for (name, phase) in [("PAWSEstab", Phase::Established), ("PAWSActive", Phase::Syn)] {
+            self.number(look.time_ns, Cause::Paws, phase, grew(name), name);
+        }
         if self.counted.by_records {
             return;
         }
@@ -88,8 +101,6 @@ impl Engine {
             ("TCPAbortOnClose", Cause::UnreadData, Phase::Accepted),
             ("TCPAbortOnData", Cause::UnreadData, Phase::Accepted),
             ("TCPAbortOnMemory", Cause::Memory, Phase::Established),
-            ("PAWSEstab", Cause::Paws, Phase::Established),
-            ("PAWSActive", Cause::Paws, Phase::Syn),
         ] {
             self.number(look.time_ns, cause, phase, grew(name), name);
         }

@@ -100,6 +100,7 @@ impl Engine {
                 }
             }
             Kind::ResetSent => match record.packet {
+                None if self.is_untold(record) => self.reset_in_answer_untold(record),
                 None => self.reset_by_process(record),
                 Some(packet) => self.reset_in_answer(record, &packet),
             },

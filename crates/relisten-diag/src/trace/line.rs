@@ -1,4 +1,4 @@
-use super::{Fate, Summary};
+use super::{Fate, Handshake, Summary};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -28,6 +28,8 @@ pub enum Line {
     },
     /// What became of a connection.
     Fate(Box<Fate>),
+    /// The packets of a handshake (`--packets`).
+    Handshake(Box<Handshake>),
     /// The last line.
     Summary(Summary),
 }

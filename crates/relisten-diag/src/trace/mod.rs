@@ -9,12 +9,14 @@
 
 mod btf;
 mod cause;
+mod classic;
 mod closing;
 mod counted;
 mod drops;
 mod engine;
 mod explain;
 mod fate;
+mod handshake;
 mod line;
 mod look;
 mod names;
@@ -25,8 +27,13 @@ mod symbols;
 mod words;
 
 pub use cause::Cause;
+pub use classic::Classic;
 pub use engine::Engine;
 pub use fate::{Fate, Outcome, Phase, Place, Transport, Worker};
+pub use handshake::{
+    Choosing, End, Handshake, HandshakePacket, Handshakes, Header, Lookup, Picked, RanIn, RequestSeen,
+    ResetSeen, SocketSeen,
+};
 pub use line::{Level, Line};
 pub use look::{KnownListener, Look, Settings};
 pub use names::Names;

@@ -38,6 +38,11 @@ impl Names {
         self.reset.get(&number).map(String::as_str)
     }
 
+    /// The number of this reason of a reset.
+    pub fn reset_number(&self, name: &str) -> Option<i32> {
+        self.reset.iter().find_map(|(number, known)| (known == name).then_some(*number))
+    }
+
     /// Why a packet was dropped.
     pub fn drop(&self, number: i32) -> Option<&str> {
         self.drop.get(&number).map(String::as_str)

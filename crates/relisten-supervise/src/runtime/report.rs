@@ -40,6 +40,8 @@ impl Dispatcher {
         self.look_for_foreign();
         let now = clock::now();
         let active = self.active();
+        let mut listeners = self.listeners(active.as_ref());
+        self.time_queues(&mut listeners);
         let counters = relisten_diag::counters::Counters::read().ok();
         Status {
             name: self.newest.name.clone(),
@@ -49,7 +51,7 @@ impl Dispatcher {
             generation: self.core.generation().0,
             state: self.core.phase().as_str().into(),
             steering: self.steering(),
-            listeners: self.listeners(active.as_ref()),
+            listeners,
             workers: self
                 .core
                 .workers()
@@ -104,11 +106,27 @@ impl Dispatcher {
                     address: endpoint.to_string(),
                     protocol: endpoint.protocol().as_str().into(),
                     backlog: held.first().and_then(|(_, h)| h.listener.queue().ok()).map(|q| q.limit),
+                    oldest_ms: None,
                     slots: held.iter().map(|(id, h)| self.slot(*id, h, active)).collect(),
                     foreign: foreign(endpoint, &ours),
                 }
             })
             .collect()
+    }
+
+    /// How long connections wait. Nothing is asked where none does.
+    fn time_queues(&mut self, listeners: &mut [Listener]) {
+        let addresses: Vec<_> = self.sockets.places().map(|(endpoint, _)| endpoint.addr()).collect();
+        for (listener, address) in listeners.iter_mut().zip(addresses) {
+            let Some(address) = address.filter(|_| listener.protocol == "tcp") else { continue };
+            let endpoint =
+                relisten_diag::Endpoint { protocol: relisten_diag::sock_diag::Protocol::Tcp, address };
+            listener.oldest_ms = match listener.slots.iter().map(|slot| slot.queue).sum::<Option<u64>>() {
+                Some(0) => Some(0),
+                Some(_) => self.observer.oldest_waiting(&endpoint).ok().map(|oldest| oldest.unwrap_or(0)),
+                None => None,
+            };
+        }
     }
 
     fn slot(&self, id: ListenerId, held: &Held, active: Option<&BTreeMap<WorkerId, u64>>) -> Slot {

@@ -38,6 +38,7 @@ pub(crate) fn status() -> Status {
             address: "127.0.0.1:80".into(),
             protocol: "tcp".into(),
             backlog: Some(4096),
+            oldest_ms: Some(250),
             slots: vec![slot(0, Some(7)), slot(1, None)],
             foreign: vec![Foreign { inode: 9, pid: None, command: None }],
         }],
