@@ -20,6 +20,7 @@ mod error;
 pub mod machine;
 pub mod owner;
 pub mod process;
+mod queue_age;
 pub mod quiet;
 #[cfg(test)]
 mod schema;
@@ -31,4 +32,5 @@ pub mod waiting;
 
 pub use endpoint::Endpoint;
 pub use error::DiagError;
+pub use queue_age::oldest_waiting;
 pub use relisten::{SocketCookie, SocketInode};

@@ -1,7 +1,7 @@
 use super::{Activity, IdleRules, Observation, Seen, Tally, judge};
 use crate::owner::{each_socket_of, holders};
 use crate::process::{ProcessTable, open_proc};
-use crate::sock_diag::{Extensions, Protocol, Query, SockDiag, State, States};
+use crate::sock_diag::{Extensions, Protocol, Query, SockDiag, States};
 use crate::unix::UnixTable;
 use crate::{DiagError, Endpoint};
 use relisten::{SocketCookie, SocketInode};
@@ -103,24 +103,6 @@ impl Observer {
             })?;
         }
         Ok(cookies)
-    }
-
-    /// How long the oldest connection on this address that nobody has accepted has waited, milliseconds. `None`: none
-    /// waits. Since it can't have sent anything, that is the time since data was last sent.
-    pub fn oldest_waiting(&mut self, endpoint: &Endpoint) -> Result<Option<u64>, DiagError> {
-        let endpoints = std::slice::from_ref(endpoint);
-        let ports = Endpoint::ports(endpoints, Protocol::Tcp);
-        let mut oldest = None;
-        if !ports.is_empty() {
-            let states = States::from(State::Established) | States::from(State::CloseWait);
-            self.diag.dump(&Query::tcp(states).ports(ports).with(Extensions::INFO), |socket| {
-                let waits = socket.inode.is_none() && Endpoint::any_covers(endpoints, Protocol::Tcp, &socket);
-                if let Some(info) = socket.info.filter(|_| waits) {
-                    oldest = oldest.max(Some(u64::from(info.last_data_sent_ms)));
-                }
-            })?;
-        }
-        Ok(oldest)
     }
 
     /// One look for all workers that leave, upstream first. `endpoints`: every address on which a leaving worker

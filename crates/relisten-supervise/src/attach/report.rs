@@ -4,7 +4,7 @@ use super::all::{All, policy_name};
 use super::member::Member;
 use super::workers::Workers;
 use crate::hang::Verdict;
-use crate::runtime::{now, resident};
+use crate::runtime::{now, oldest, resident};
 use crate::status::{Listener, Missing, Slot, Status, Steering, Worker};
 use relisten::SocketInode;
 use relisten::address::{Endpoint, Protocol};
@@ -32,13 +32,22 @@ impl All {
             listeners: self
                 .groups
                 .iter()
-                .map(|(endpoint, group)| Listener {
-                    name: endpoint.to_string(),
-                    address: endpoint.to_string(),
-                    protocol: Protocol::Tcp.as_str().into(),
-                    backlog: group.members.values().find_map(|m| m.listener.queue().ok()).map(|q| q.limit),
-                    slots: group.members.iter().map(|(inode, member)| self.slot(*inode, member)).collect(),
-                    foreign: self.strangers_on(endpoint),
+                .map(|(endpoint, group)| {
+                    let slots: Vec<Slot> =
+                        group.members.iter().map(|(inode, member)| self.slot(*inode, member)).collect();
+                    Listener {
+                        name: endpoint.to_string(),
+                        address: endpoint.to_string(),
+                        protocol: Protocol::Tcp.as_str().into(),
+                        backlog: group
+                            .members
+                            .values()
+                            .find_map(|m| m.listener.queue().ok())
+                            .map(|q| q.limit),
+                        oldest_ms: oldest(endpoint, &slots),
+                        slots,
+                        foreign: self.strangers_on(endpoint),
+                    }
                 })
                 .collect(),
             workers: slots.flat_map(|(inode, member)| self.processes(*inode, member, &workers)).collect(),

@@ -25,7 +25,7 @@ mod stopped;
 mod traced;
 
 pub(crate) use clock::now;
-pub(crate) use report::resident;
+pub(crate) use report::{oldest, resident};
 pub use start::{RunError, RunOptions, run};
 pub(crate) use stopped::Stopped;
 

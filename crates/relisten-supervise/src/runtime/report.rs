@@ -6,7 +6,7 @@ use crate::core::{State, WorkerId};
 use crate::sockets::{Held, ListenerId, Stall};
 use crate::status::{Foreign, Listener, Slot, Status, Steering, Totals, Worker};
 use relisten::SocketInode;
-use relisten::address::Endpoint;
+use relisten::address::{Endpoint, Protocol};
 use relisten_diag::process::ProcessTable;
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -40,8 +40,6 @@ impl Dispatcher {
         self.look_for_foreign();
         let now = clock::now();
         let active = self.active();
-        let mut listeners = self.listeners(active.as_ref());
-        self.time_queues(&mut listeners);
         let counters = relisten_diag::counters::Counters::read().ok();
         Status {
             name: self.newest.name.clone(),
@@ -51,7 +49,7 @@ impl Dispatcher {
             generation: self.core.generation().0,
             state: self.core.phase().as_str().into(),
             steering: self.steering(),
-            listeners,
+            listeners: self.listeners(active.as_ref()),
             workers: self
                 .core
                 .workers()
@@ -101,32 +99,18 @@ impl Dispatcher {
             .map(|(endpoint, name)| {
                 let held: Vec<(ListenerId, &Held)> =
                     self.sockets.held().filter(|(_, h)| h.facts.endpoint == *endpoint).collect();
+                let slots: Vec<Slot> = held.iter().map(|(id, h)| self.slot(*id, h, active)).collect();
                 Listener {
                     name: name.map_or_else(|| endpoint.to_string(), str::to_owned),
                     address: endpoint.to_string(),
                     protocol: endpoint.protocol().as_str().into(),
                     backlog: held.first().and_then(|(_, h)| h.listener.queue().ok()).map(|q| q.limit),
-                    oldest_ms: None,
-                    slots: held.iter().map(|(id, h)| self.slot(*id, h, active)).collect(),
+                    oldest_ms: oldest(endpoint, &slots),
+                    slots,
                     foreign: foreign(endpoint, &ours),
                 }
             })
             .collect()
-    }
-
-    /// How long connections wait. Nothing is asked where none does.
-    fn time_queues(&mut self, listeners: &mut [Listener]) {
-        let addresses: Vec<_> = self.sockets.places().map(|(endpoint, _)| endpoint.addr()).collect();
-        for (listener, address) in listeners.iter_mut().zip(addresses) {
-            let Some(address) = address.filter(|_| listener.protocol == "tcp") else { continue };
-            let endpoint =
-                relisten_diag::Endpoint { protocol: relisten_diag::sock_diag::Protocol::Tcp, address };
-            listener.oldest_ms = match listener.slots.iter().map(|slot| slot.queue).sum::<Option<u64>>() {
-                Some(0) => Some(0),
-                Some(_) => self.observer.oldest_waiting(&endpoint).ok().map(|oldest| oldest.unwrap_or(0)),
-                None => None,
-            };
-        }
     }
 
     fn slot(&self, id: ListenerId, held: &Held, active: Option<&BTreeMap<WorkerId, u64>>) -> Slot {
@@ -172,6 +156,15 @@ impl Dispatcher {
 fn foreign(endpoint: &Endpoint, ours: &HashSet<SocketInode>) -> Vec<Foreign> {
     let holders = crate::sockets::holders::of(endpoint).into_iter().filter(|h| !ours.contains(&h.inode));
     holders.map(|h| Foreign { inode: h.inode.0, pid: h.pid, command: h.command }).collect()
+}
+
+/// How long the oldest connection on the address waits, milliseconds. Nothing is asked where none does.
+pub(crate) fn oldest(endpoint: &Endpoint, slots: &[Slot]) -> Option<u64> {
+    let address = endpoint.addr().filter(|_| endpoint.protocol() == Protocol::Tcp)?;
+    match slots.iter().map(|slot| slot.queue).sum::<Option<u64>>()? {
+        0 => Some(0),
+        _ => relisten_diag::oldest_waiting(address).ok().map(|oldest| oldest.unwrap_or(0)),
+    }
 }
 
 /// Resident memory of a process, bytes: second field of `/proc/PID/statm`, in pages.
