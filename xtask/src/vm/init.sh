@@ -47,7 +47,7 @@ not_on_6_1() {
     case $KERNEL in
     6.1.*)
         LEFT_OUT="$LEFT_OUT --skip $1"
-        echo "$1: resets without a socket are not told on this kernel" >>"$RELISTEN_SKIPPED"
+        echo "$1: what it looks for is not told on this kernel" >>"$RELISTEN_SKIPPED"
         ;;
     esac
 }
