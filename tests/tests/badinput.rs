@@ -38,7 +38,9 @@ fn refused(scene: &Scene, options: &[&str], code: i32, words: &[&str]) {
 fn address_in_use_by_another_server() {
     Test::new().server(Kind::Python).run(|scene| {
         let theirs = TcpListener::bind("127.0.0.1:8000").expect("bind");
-        refused(scene, &["--listen", "127.0.0.1:8000"], code::CANNOT_START, &["127.0.0.1:8000", "in use"]);
+        let me = format!("process {}", std::process::id());
+        let words = ["127.0.0.1:8000", "in use", &me];
+        refused(scene, &["--listen", "127.0.0.1:8000"], code::CANNOT_START, &words);
         // The same, learned from the worker: it fails by itself, and that is passed on.
         refused(scene, &["--ready-timeout", "5s"], code::CANNOT_START, &["8000"]);
         drop(theirs);

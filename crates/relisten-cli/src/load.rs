@@ -38,7 +38,7 @@ pub(crate) struct LoadArgs {
     pub(crate) keep_alive: Option<u64>,
 
     /// How long to start requests; 10s, unless --requests is given
-    #[arg(short, long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "DURATION", value_parser = crate::cli::span)]
     pub(crate) duration: Option<Duration>,
 
     /// Stop after so many requests
@@ -46,7 +46,7 @@ pub(crate) struct LoadArgs {
     pub(crate) requests: Option<u64>,
 
     /// How long an attempt may take, from connect to the last byte
-    #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "DURATION", default_value = "10s", value_parser = crate::cli::span)]
     pub(crate) timeout: Duration,
 
     /// Try lost requests again up to N times, waiting longer each time
@@ -86,7 +86,7 @@ pub(crate) struct LoadArgs {
     pub(crate) label_header: Option<String>,
 
     /// How long each client waits between two requests
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = crate::cli::span)]
     pub(crate) pause: Duration,
 
     /// Open loop: no more connections than these at once; what is due beyond is counted as not started

@@ -11,7 +11,7 @@ pub(crate) use diagnosis::{DoctorArgs, ExportArgs, Sort, TopArgs, Where};
 
 pub(crate) use instance::{Reach, ReloadArgs, ScaleArgs, StatusArgs, SteerArgs, StopArgs, WeightArgs};
 pub(crate) use run::{DEFAULTS, RunOptions};
-pub(crate) use values::{LogFormat, Span};
+pub(crate) use values::{LogFormat, Span, span};
 
 use crate::lab::LabArgs;
 use crate::load::LoadArgs;
@@ -157,6 +157,12 @@ where
     T: Into<OsString> + Clone,
 {
     let mut tree = tree();
+    let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    // `relisten help run`, as many programs have it.
+    if args.get(1).is_some_and(|first| first == "help") {
+        args.remove(1);
+        args.push("--help".into());
+    }
     let mut matches = tree.try_get_matches_from_mut(args)?;
     Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut tree))
 }

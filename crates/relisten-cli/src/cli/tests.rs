@@ -66,3 +66,15 @@ fn mistakes() {
         cases.iter().map(|words| format!("$ relisten {}\n{}", words.join(" "), refused(words))).collect();
     insta::assert_snapshot!(said.join("\n"));
 }
+
+#[test]
+fn help_as_a_word() {
+    for (words, about) in [
+        (&["relisten", "help"][..], "any network server"),
+        (&["relisten", "help", "scale"], "relisten scale"),
+    ] {
+        let help = parse(words).expect_err("it ends with the help");
+        assert_eq!(help.kind(), clap::error::ErrorKind::DisplayHelp);
+        assert!(help.to_string().contains(about), "{help}");
+    }
+}

@@ -134,6 +134,11 @@ impl FromStr for Span {
     }
 }
 
+/// The same as a plain duration: what `#[arg(value_parser)]` takes.
+pub(crate) fn span(text: &str) -> Result<Duration, ValueError> {
+    text.parse().map(|Span(span)| span)
+}
+
 /// A length of time, or `never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SpanOrNever(pub(crate) Option<Duration>);

@@ -67,7 +67,7 @@ pub(crate) struct RunArgs {
     /// herd: how long a woken process of the classical demonstration sleeps before it tries to accept
     ///
     /// Both 0 and 2s are shown unless this is given; without a sleep the herd may not show.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::span)]
     hold: Option<Duration>,
 
     /// Write the report to this file: one HTML page that needs nothing else

@@ -33,7 +33,7 @@ use watch::Watch;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct TraceArgs {
     /// Stop after this time
-    #[arg(short, long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(short, long, value_name = "DURATION", value_parser = crate::cli::span)]
     pub(crate) duration: Option<Duration>,
 
     /// Only connections with this port on either side

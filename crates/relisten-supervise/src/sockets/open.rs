@@ -4,7 +4,7 @@ use super::ebpf::Ebpf;
 use super::held::{Facts, Held, ListenerId, Origin, Stall};
 use super::place::Place;
 use super::unix::Name;
-use super::{Change, Sockets};
+use super::{Change, Sockets, holders};
 use crate::core::WorkerId;
 use relisten::SlotId;
 use relisten::address::{Endpoint, NamedAddress, Protocol};
@@ -21,13 +21,26 @@ pub(crate) enum OpenError {
         #[source]
         source: relisten::address::ResolveError,
     },
-    /// It can't be opened.
-    #[error("can't listen on {address}")]
-    Listen {
-        address: String,
+    /// Others have it, who are named if they can be seen.
+    #[error("can't listen beside {by}")]
+    InUse {
+        by: String,
         #[source]
         source: ListenError,
     },
+    /// It can't be opened.
+    #[error("can't listen")]
+    Listen(#[source] ListenError),
+}
+
+impl OpenError {
+    fn of(endpoint: &Endpoint, source: ListenError) -> Self {
+        let by: Vec<_> = match source {
+            ListenError::InUse { .. } => holders::of(endpoint).iter().map(ToString::to_string).collect(),
+            _ => Vec::new(),
+        };
+        if by.is_empty() { Self::Listen(source) } else { Self::InUse { by: by.join(", "), source } }
+    }
 }
 
 /// Addresses as given, each with what it stands for.
@@ -62,7 +75,7 @@ impl Sockets {
             place.name.clone_from(&named.name);
             return Ok(known.unwrap_or(endpoint));
         }
-        let fail = |source| OpenError::Listen { address: named.to_string(), source };
+        let fail = |source| OpenError::of(&endpoint, source);
         let mut place = Place { name: named.name.clone(), explicit: true, ..Place::default() };
         let mut actual = endpoint.clone();
         match endpoint.protocol() {
@@ -113,9 +126,7 @@ impl Sockets {
                 leftover.extend(rest.iter().map(|id| (*id, name.clone())));
             } else {
                 self.look_at_groups();
-                let listener = self
-                    .open(endpoint)
-                    .map_err(|source| OpenError::Listen { address: endpoint.to_string(), source })?;
+                let listener = self.open(endpoint).map_err(|source| OpenError::of(endpoint, source))?;
                 let id = self.insert(listener, slot, Origin::Passed, BTreeSet::from([worker]), false);
                 passed.push((id, name));
             }

@@ -102,8 +102,7 @@ impl Sockets {
         name.push(path.file_name().unwrap_or_default());
         name.push(format!(".{}", self.last_id + 1));
         let beside = Endpoint::Unix(path.with_file_name(name));
-        let listener = Listener::open(&beside, &self.options())
-            .map_err(|source| OpenError::Listen { address: beside.to_string(), source })?;
+        let listener = Listener::open(&beside, &self.options()).map_err(OpenError::Listen)?;
         let id = self.insert(listener, SlotId(0), Origin::Passed, BTreeSet::new(), true);
         if let Some(held) = self.held.get_mut(&id) {
             held.facts.endpoint = Endpoint::Unix(path.to_owned());
