@@ -9,6 +9,7 @@ use relisten_bpf::{Descriptors, Loaded};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::process::Signal;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -122,6 +123,8 @@ fn wait_for(socket: &OwnedFd, what: PollFlags) -> Result<(), LoadError> {
 
 /// The program behind the subcommand: `load-steering GROUPS`, the word after `load-steering` being `arguments`.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // An instance that is stopped at once leaves nobody behind.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     let groups = arguments.into_iter().next().and_then(|a| a.to_str()?.parse().ok());
     let (Some(groups), Ok(socket)) = (groups, io::stdin().as_fd().try_clone_to_owned()) else {
         return ExitCode::from(2);
