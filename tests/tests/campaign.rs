@@ -35,7 +35,7 @@ fn campaign(kind: Kind) {
             plan.pace = lab::Pace::Clients(8);
             loads.push(Load::launch(plan));
         }
-        while loads[0].elapsed() < lasts {
+        while loads[0].elapsed() < lasts || campaign.account.is_thin() {
             let pause = millis(20 + campaign.random.below(180));
             loads[0].run_until(loads[0].elapsed() + pause);
             campaign.fault();

@@ -31,7 +31,7 @@ fn attached() {
             rogue: None,
         };
         let load = Load::start(load::plan(address(), "/"));
-        while load.elapsed() < lasts {
+        while load.elapsed() < lasts || campaign.account.is_thin() {
             load.run_until(load.elapsed() + millis(20 + campaign.random.below(180)));
             campaign.fault();
         }
