@@ -36,7 +36,7 @@ arrows, page keys, Home, End     scroll
 h  this help
 
 QUEUE  waiting for accept / limit
-WAIT   the oldest of them     NEW/S  at least
+WAIT   the oldest of them     NEW/S  1-5: between
 SHARE  of open connections / what is fair
 DROPS  SYNs or datagrams, and now";
 
