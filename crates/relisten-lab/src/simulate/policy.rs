@@ -105,21 +105,11 @@ impl Clients {
         Arrival { hash: rng.u32(..), client: self.0[client] }
     }
 
-    /// How many belong to each slot by their address.
-    pub(super) fn at_home(&self, live: &[(usize, u32)]) -> Vec<u32> {
-        let slots = live.iter().map(|(slot, _)| slot + 1).max().unwrap_or(0);
+    /// The slot that each belongs to by its address.
+    pub(super) fn homes(&self, live: &[(usize, u32)]) -> Vec<usize> {
         let mut chooser = Chooser::new(Policy::ClientIp, live);
-        let mut counts = vec![0; slots];
-        for &client in &self.0 {
-            counts[chooser.choose(Arrival { hash: 0, client }, &[], &mut Rng::with_seed(0))] += 1;
-        }
-        counts
-    }
-
-    /// A connection of anybody.
-    pub(super) fn anybody(&self, rng: &mut Rng) -> Arrival {
-        let client = rng.usize(..self.0.len());
-        self.arrival(client, rng)
+        let mut rng = Rng::with_seed(0);
+        self.0.iter().map(|&client| chooser.choose(Arrival { hash: 0, client }, &[], &mut rng)).collect()
     }
 }
 

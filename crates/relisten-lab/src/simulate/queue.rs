@@ -105,6 +105,9 @@ impl Case {
         let mut slots = Slots::new(self);
         let weights = self.weights();
         let mut chooser = Chooser::new(self.policy, &weights);
+        // Looked up once for each client, not for each connection.
+        let by_address = self.policy == Policy::ClientIp;
+        let homes = if by_address { clients.homes(&weights) } else { Vec::new() };
         let rate = self.load * self.slots as f64;
         let warm = self.connections / 10;
         let mut histogram = Histogram::<u64>::new(3).expect("three digits are possible");
@@ -112,8 +115,11 @@ impl Case {
         for number in 0..self.connections {
             now += (exponential(&mut rng) / rate * UNIT).round() as u64;
             slots.end_until(now);
-            let arrival = clients.anybody(&mut rng);
-            let slot = chooser.choose(arrival, &slots.open, &mut rng);
+            let client = rng.usize(..clients.len());
+            let slot = match homes.get(client) {
+                Some(slot) => *slot,
+                None => chooser.choose(clients.arrival(client, &mut rng), &slots.open, &mut rng),
+            };
             let wait = slots.give(slot, now, self.work.draw(&mut rng), self.policy.looks());
             if number >= warm {
                 sum += u128::from(wait);
@@ -135,7 +141,7 @@ impl Case {
             p99_9: at(0.999),
             max: at(1.0),
             waited_percent: waited as f64 * 100.0 / seen,
-            theory: self.theory(clients, &slots.speeds),
+            theory: self.theory(&homes, &slots.speeds),
         }
     }
 
@@ -144,7 +150,7 @@ impl Case {
         (0..self.slots).map(|slot| (slot, weight(slot))).collect()
     }
 
-    fn theory(&self, clients: &Clients, speeds: &[f64]) -> Option<Theory> {
+    fn theory(&self, homes: &[usize], speeds: &[f64]) -> Option<Theory> {
         let rate = self.load * self.slots as f64;
         let servers = |share: &dyn Fn(usize) -> f64| -> Vec<Server> {
             speeds.iter().enumerate().map(|(slot, &speed)| Server { share: share(slot), speed }).collect()
@@ -161,8 +167,11 @@ impl Case {
             }
             // By what the clients' addresses happen to give each slot.
             Policy::ClientIp => {
-                let at_home = clients.at_home(&self.weights());
-                let share = |slot: usize| f64::from(at_home[slot]) / clients.len() as f64;
+                let mut at_home = vec![0.0; self.slots];
+                for slot in homes {
+                    at_home[*slot] += 1.0 / homes.len() as f64;
+                }
+                let share = |slot: usize| at_home[slot];
                 theory::independent(&servers(&share), rate, self.work)
             }
             Policy::RoundRobin if memoryless => theory::in_turn(&servers(&|_| 1.0 / n), rate),
