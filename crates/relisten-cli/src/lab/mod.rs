@@ -1,5 +1,6 @@
 //! `relisten lab`: phenomena of listeners, reproduced on this machine.
 
+mod files;
 mod list;
 mod progress;
 mod run;
@@ -8,7 +9,6 @@ mod simulate;
 
 use crate::exit::Exit;
 use clap::{Args, Subcommand};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -70,13 +70,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "DURATION", value_parser = crate::cli::span)]
     hold: Option<Duration>,
 
-    /// Write the report to this file: one HTML page that needs nothing else
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-
-    /// Write the report to this file as JSON (docs/schema/lab.json); `-` is standard output, instead of the tables
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    files: files::Files,
 }
 
 /// Does as asked.

@@ -6,10 +6,7 @@ use crate::render::Paint;
 use crate::say;
 use relisten_lab::experiment::{Experiment, Scale, Wishes};
 use relisten_lab::experiments;
-use relisten_lab::report::{Report, html};
 use relisten_lab::run::{Event, run as run_all};
-use std::io;
-use std::path::Path;
 
 pub(super) fn run(args: &RunArgs) -> Exit {
     let chosen = match chosen(&args.experiments) {
@@ -26,8 +23,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
         _ => Scale::Normal,
     };
     let wishes = Wishes { scale, seed: args.seed, hold: args.hold };
-    // The tables stand aside where the JSON goes to standard output.
-    let silent = args.json.as_deref().is_some_and(is_standard_output);
+    let silent = args.files.silence();
     let (mut bar, paint) = (Bar::new(), Paint::stdout());
     let mut written = Exit::Done;
     let report = run_all(&chosen, &wishes, &mut |event| match event {
@@ -44,7 +40,7 @@ pub(super) fn run(args: &RunArgs) -> Exit {
     if written != Exit::Done {
         return written;
     }
-    if let Err(why) = write(&report, args.html.as_deref(), args.json.as_deref()) {
+    if let Err(why) = args.files.write(&report) {
         return say::failed(&why);
     }
     if report.held() { Exit::Done } else { Exit::Failed }
@@ -63,27 +59,4 @@ fn chosen(names: &[String]) -> Result<Vec<&'static dyn Experiment>, String> {
         }
     }
     Ok(chosen)
-}
-
-pub(super) fn is_standard_output(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-/// Into the files that are wished for.
-pub(super) fn write(report: &Report, page: Option<&Path>, json: Option<&Path>) -> Result<(), String> {
-    let failed = |path: &Path, error: io::Error| format!("'{}' can't be written: {error}", path.display());
-    if let Some(path) = json {
-        let text = serde_json::to_string_pretty(report).map_err(|error| error.to_string())? + "\n";
-        if is_standard_output(path) {
-            if say::out(text.as_bytes()) != Exit::Done {
-                return Err("the report was not written".to_owned());
-            }
-        } else {
-            std::fs::write(path, text).map_err(|error| failed(path, error))?;
-        }
-    }
-    if let Some(path) = page {
-        std::fs::write(path, html(report)).map_err(|error| failed(path, error))?;
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! `relisten lab simulate`.
 
+use super::files::Files;
 use super::progress::Bar;
-use super::run::{is_standard_output, write};
 use super::show;
 use crate::exit::Exit;
 use crate::render::Paint;
@@ -10,7 +10,6 @@ use clap::Args;
 use relisten_lab::experiment::Scale;
 use relisten_lab::report::{Machine, Report, Run, SCHEMA};
 use relisten_lab::simulate::{MAX_SLOTS, Plan, Policy};
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// Compare policies by simulation, for larger machines than this one
@@ -44,13 +43,8 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 
-    /// Write the report to this file: one HTML page that needs nothing else
-    #[arg(long, value_name = "FILE")]
-    html: Option<PathBuf>,
-
-    /// Write the report to this file as JSON (docs/schema/lab.json); `-` is standard output, instead of the tables
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    files: Files,
 }
 
 pub(super) fn run(args: SimulateArgs) -> Exit {
@@ -85,7 +79,7 @@ pub(super) fn run(args: SimulateArgs) -> Exit {
         outcome,
     };
     let held = run.held();
-    if !args.json.as_deref().is_some_and(is_standard_output) {
+    if !args.files.silence() {
         let written = say::out(show::run(&run, Paint::stdout()).as_bytes());
         if written != Exit::Done {
             return written;
@@ -99,7 +93,7 @@ pub(super) fn run(args: SimulateArgs) -> Exit {
         seed: args.seed,
         runs: vec![run],
     };
-    if let Err(why) = write(&report, args.html.as_deref(), args.json.as_deref()) {
+    if let Err(why) = args.files.write(&report) {
         return say::failed(&why);
     }
     if held { Exit::Done } else { Exit::Failed }

@@ -1,11 +1,13 @@
-//! What a run of experiments found, on which machine; as JSON, and as one HTML page.
+//! What a run of experiments found, on which machine; as JSON, as one HTML page, and as Markdown.
 
 mod html;
 mod machine;
+mod markdown;
 mod svg;
 
 pub use html::html;
 pub use machine::Machine;
+pub use markdown::markdown;
 pub use svg::svg;
 
 use crate::experiment::Scale;
