@@ -31,6 +31,7 @@ pub struct Test {
     limit: Duration,
     root: bool,
     servers: Vec<Kind>,
+    programs: Vec<&'static str>,
     failure: Option<&'static str>,
 }
 
@@ -60,7 +61,13 @@ impl Test {
     /// A test that may take a minute, as root or not, with no server named.
     #[expect(clippy::new_without_default, reason = "a test is written out, not defaulted")]
     pub fn new() -> Self {
-        Self { limit: Duration::from_secs(60), root: false, servers: Vec::new(), failure: None }
+        Self {
+            limit: Duration::from_secs(60),
+            root: false,
+            servers: Vec::new(),
+            programs: Vec::new(),
+            failure: None,
+        }
     }
 
     /// It may take this long. After that, everything it started is killed and it has failed.
@@ -81,6 +88,13 @@ impl Test {
     #[must_use]
     pub fn server(mut self, kind: Kind) -> Self {
         self.servers.push(kind);
+        self
+    }
+
+    /// It needs this program in the path.
+    #[must_use]
+    pub fn program(mut self, name: &'static str) -> Self {
+        self.programs.push(name);
         self
     }
 
@@ -123,6 +137,11 @@ impl Test {
             }
         }
         std::fs::create_dir_all(binary::built()).expect("a directory for servers that are built");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let is_there = |name: &str| std::env::split_paths(&path).any(|place| place.join(name).is_file());
+        if let Some(program) = self.programs.iter().find(|program| !is_there(program)) {
+            return skip::missing(name, &format!("{program} is not installed"));
+        }
         let directory =
             tempfile::Builder::new().prefix("relisten-e2e-").tempdir().expect("temporary directory");
         let log = directory.path().join("output");
@@ -239,9 +258,16 @@ fn environment(command: &mut Command, home: &Path) {
     command.env_clear().env("PATH", path).env("HOME", home).env("TMPDIR", home).env("LANG", "C.UTF-8");
     command.env(DIRECTORY, home).env("XDG_RUNTIME_DIR", home).env("RUST_BACKTRACE", "0");
     let campaign = ["SEED", "SECONDS", "RESULTS"].map(|name| format!("RELISTEN_CAMPAIGN_{name}"));
-    for keep in ["RELISTEN_FULL", "RELISTEN_LOG", "RELISTEN_SKIPPED", "LLVM_PROFILE_FILE", "LD_LIBRARY_PATH"]
-        .into_iter()
-        .chain(campaign.iter().map(String::as_str))
+    for keep in [
+        "RELISTEN_FULL",
+        "RELISTEN_BLESS",
+        "RELISTEN_LOG",
+        "RELISTEN_SKIPPED",
+        "LLVM_PROFILE_FILE",
+        "LD_LIBRARY_PATH",
+    ]
+    .into_iter()
+    .chain(campaign.iter().map(String::as_str))
     {
         if let Some(value) = std::env::var_os(keep) {
             command.env(keep, value);

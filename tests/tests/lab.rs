@@ -149,6 +149,54 @@ fn list_page_and_mistakes() {
     });
 }
 
+/// What a browser shows of the page, as the reader's system is light or dark: width and pixels.
+fn picture(scene: &Scene, page: &Path, dark: bool) -> (usize, Vec<[u8; 3]>) {
+    let file = scene.directory().join(if dark { "dark.png" } else { "light.png" });
+    let output = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1000,1100"])
+        .arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)))
+        .arg(format!("--user-data-dir={}", scene.directory().join("profile").display()))
+        .arg(format!("--screenshot={}", file.display()))
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .expect("chromium");
+    let bytes =
+        fs::read(&file).unwrap_or_else(|_| panic!("no picture: {}", String::from_utf8_lossy(&output.stderr)));
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&bytes)).read_info().expect("a PNG");
+    let mut data = vec![0; reader.output_buffer_size().expect("its size")];
+    let info = reader.next_frame(&mut data).expect("its picture");
+    let step = info.color_type.samples();
+    assert!(step >= 3 && info.bit_depth == png::BitDepth::Eight, "{info:?}");
+    let pixels = data[..info.buffer_size()].chunks_exact(step).map(|p| [p[0], p[1], p[2]]).collect();
+    if !dark && std::env::var_os("RELISTEN_BLESS").is_some_and(|value| value == "1") {
+        let shown = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/lab.png");
+        fs::write(shown, &bytes).expect("docs/lab.png");
+    }
+    (info.width as usize, pixels)
+}
+
+/// The page in a browser, without a network: light and dark, with its plot. `RELISTEN_BLESS=1` keeps the picture as
+/// docs/lab.png.
+#[test]
+fn page_in_a_browser() {
+    Test::new().root().program("chromium").run(|scene| {
+        let page = scene.directory().join("report.html");
+        let ran = cli(&["lab", "run", "steal", "--quick", "--html", page.to_str().expect("UTF-8")]);
+        assert!(ran.status.success(), "{ran:#?}");
+        for (dark, ground) in [(false, [0xff, 0xff, 0xff]), (true, [0x14, 0x18, 0x1c])] {
+            let (width, pixels) = picture(scene, &page, dark);
+            let count = |colour: [u8; 3]| pixels.iter().filter(|pixel| **pixel == colour).count();
+            assert_eq!(width, 1000);
+            assert!(count(ground) > pixels.len() / 2, "the ground is not {ground:?} where dark is {dark}");
+            // Two bars of the plot, some 300 pixels wide.
+            assert!(count([0, 114, 178]) > 2 * 15 * 300, "no bars are drawn where dark is {dark}");
+            // The text is there, and can be read.
+            let far = |pixel: &[u8; 3]| pixel.iter().zip(ground).all(|(a, b)| a.abs_diff(b) > 100);
+            assert!(pixels.iter().filter(|pixel| far(pixel)).count() > 2000, "no text where dark is {dark}");
+        }
+    });
+}
+
 /// What could be left behind: settings, mounts, files.
 #[derive(Debug, PartialEq, Eq)]
 struct Traces {

@@ -173,7 +173,10 @@ impl<'a> Target<'a> {
     /// Of what was found, adds the fewest inputs that reach all that the seeds do not.
     fn keep(&self) -> Result<(), String> {
         let mut command = Command::new(self.program);
-        command.args(["-set_cover_merge=1", "-use_counters=0", LONGEST_INPUT]).arg(&self.seeds).arg(&self.found);
+        command
+            .args(["-set_cover_merge=1", "-use_counters=0", LONGEST_INPUT])
+            .arg(&self.seeds)
+            .arg(&self.found);
         let before = count(&self.seeds);
         if !self.execute(&mut command)? {
             return Err(format!("{}: the inputs can't be merged:\n{}", self.name, end_of(&self.read_log())));

@@ -31,6 +31,8 @@ const NEEDS: &[Need] = &[
     Need { package: "default-jdk-headless", file: "javac" },
     Need { package: "libnetty-java", file: "/usr/share/java/netty-transport-native-epoll.jar" },
     Need { package: "golang-go", file: "go" },
+    // To look at the lab's page.
+    Need { package: "chromium", file: "chromium" },
     // Only to build netty's native library.
     Need { package: "gcc", file: "gcc" },
     Need { package: "xz-utils", file: "xz" },
