@@ -152,6 +152,20 @@ impl Trace {
         wait_until("trace has caught up", BOUND, || told(self.fates()) > before);
     }
 
+    /// The same, and it must have told as many of this cause as the kernel counts, meanwhile, by this count.
+    #[track_caller]
+    pub fn end_with(self, cause: &str, count: impl Fn() -> u64) -> Told {
+        let before = count();
+        let told = self.end();
+        let number = told.summary.causes.get(cause).copied().unwrap_or(0);
+        assert!(
+            before > 0 && before <= number && number <= count(),
+            "{number} of {before}: {:?}",
+            told.summary
+        );
+        told
+    }
+
     /// Interrupts it; all that it told.
     #[track_caller]
     pub fn end(self) -> Told {

@@ -181,8 +181,8 @@ fn memory() {
         let block = vec![0; 1 << 16];
         let told = || trace.fates().into_iter().find(|fate| fate.cause == "memory");
         wait_until("it is told", seconds(40), || {
-            // What does not fit is tried again.
-            let _ = client.write(&block);
+            // Until no more fits, again and again.
+            while client.write(&block).is_ok() {}
             told().is_some()
         });
         let fate = told().expect("told");

@@ -38,11 +38,8 @@ fn accept_queue() {
         assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("dropped", "syn"));
         assert!(fate.shows("2 in the accept queue, limit 1"), "{fate:#?}");
         drop(late);
-        let dropped = sockets::drops(8001);
-        let told = trace.end();
-        told.only(&["accept-queue-full"]);
         // Each once: by its client, or, before that was watched for, as a number.
-        assert_eq!(total(&told, "accept-queue-full"), dropped);
+        trace.end_with("accept-queue-full", || sockets::drops(8001)).only(&["accept-queue-full"]);
         drop(clients);
     });
 }
@@ -123,10 +120,7 @@ fn syn_queue() {
         fate.is_at("10.9.0.1:8001", inode, pid, &command);
         assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("dropped", "syn"));
         assert!(fate.shows("half open"), "{fate:#?}");
-        let dropped = sockets::drops(8001);
-        let told = trace.end();
-        told.only(&["syn-queue-full"]);
-        assert_eq!(total(&told, "syn-queue-full"), dropped);
+        trace.end_with("syn-queue-full", || sockets::drops(8001)).only(&["syn-queue-full"]);
     });
 }
 
@@ -148,10 +142,7 @@ fn syn_backlog() {
         let fate = trace.wait("syn-queue-full", |_| true);
         fate.is_at("10.9.0.1:8001", inode, pid, &command);
         assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("dropped", "syn"));
-        let dropped = sockets::drops(8001);
-        let told = trace.end();
-        told.only(&["syn-queue-full"]);
-        assert_eq!(total(&told, "syn-queue-full"), dropped);
+        trace.end_with("syn-queue-full", || sockets::drops(8001)).only(&["syn-queue-full"]);
     });
 }
 
@@ -180,10 +171,7 @@ fn cookies() {
         // Its cookie is good.
         late.acknowledge();
         wait_until("it waits to be accepted", seconds(20), || sockets::waiting(8001) == 1);
-        let sent = counter("TcpExt", "SyncookiesSent");
-        let told = trace.end();
-        told.only(&["syn-cookies"]);
-        assert_eq!(total(&told, "syn-cookies"), sent);
+        trace.end_with("syn-cookies", || counter("TcpExt", "SyncookiesSent")).only(&["syn-cookies"]);
     });
 }
 

@@ -57,8 +57,12 @@ const PARTS: &[Part] = &[
     Part { only: &["queue_outlives_its_worker"], ..all("relisten-e2e", "crash") },
     Part { only: &["queue_is_rescued"], ..all("relisten-e2e", "hang") },
     Part { only: &["foreign_member", "detached"], ..all("relisten-e2e", "steering") },
-    // Whole instances are left out.
-    Part { skip: &["slot", "healthy::"], limit: 240, ..all("relisten-e2e", "trace") },
+    // Each cause once; what takes several of them at a time, or whole instances, is left out.
+    Part {
+        skip: &["slot", "healthy::", "filters", "is_lost", "words", "memory"],
+        limit: 300,
+        ..all("relisten-e2e", "trace")
+    },
     all("relisten-e2e", "kernels"),
     // What needs the Go server is left out, and what a slow start decides.
     Part { skip: &["steering", "adoption_inside"], ..all("relisten-e2e", "features") },

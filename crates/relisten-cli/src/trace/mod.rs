@@ -18,7 +18,7 @@ use show::Show;
 use std::io;
 use std::time::{Duration, Instant};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use watch::Watch;
 
 /// Say of each connection that was refused, reset, dropped or moved why
@@ -87,12 +87,17 @@ pub(crate) fn run(args: &TraceArgs) -> Exit {
 }
 
 fn trace(args: &TraceArgs) -> Result<(), Problem> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Problem::Loop)?;
+    let signals = {
+        let _inside = runtime.enter();
+        // Before it is said that Ctrl-C sums up.
+        [SignalKind::interrupt(), SignalKind::terminate()].map(signal)
+    };
     let mut watch = Watch::start(args)?;
     let mut show = Show::new(args);
     show.begin(watch.levels()).map_err(Problem::Write)?;
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Problem::Loop)?;
-    runtime.block_on(follow(&mut watch, &mut show, args.duration))?;
+    runtime.block_on(follow(&mut watch, &mut show, signals, args.duration))?;
     for fate in watch.finish()? {
         show.fate(&fate).map_err(Problem::Write)?;
     }
@@ -102,9 +107,14 @@ fn trace(args: &TraceArgs) -> Result<(), Problem> {
     show.end(watch.lost()).map_err(Problem::Write)
 }
 
-async fn follow(watch: &mut Watch, show: &mut Show, duration: Option<Duration>) -> Result<(), Problem> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Problem::Loop)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Problem::Loop)?;
+async fn follow(
+    watch: &mut Watch,
+    show: &mut Show,
+    [interrupt, terminate]: [io::Result<Signal>; 2],
+    duration: Option<Duration>,
+) -> Result<(), Problem> {
+    let mut interrupt = interrupt.map_err(Problem::Loop)?;
+    let mut terminate = terminate.map_err(Problem::Loop)?;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let start = Instant::now();

@@ -28,6 +28,8 @@ pub struct Engine {
     /// The inode of a listener by its address in the kernel.
     sockets: HashMap<u64, u64>,
     pub(super) closed: Vec<Closed>,
+    /// When the last look was.
+    looked: u64,
     /// Processes that records were made in, by their number.
     processes: HashMap<u32, Worker>,
     pub(super) seen: Seen,
@@ -230,6 +232,11 @@ impl Engine {
 
     /// Takes in what was looked up.
     pub fn look(&mut self, look: Look) {
+        // Records that came while this one was made may have asked for another, which is newer.
+        if look.time_ns < self.looked {
+            return;
+        }
+        self.looked = look.time_ns;
         self.settle_arrived(look.time_ns);
         self.settings = look.settings;
         self.counted_look(&look);

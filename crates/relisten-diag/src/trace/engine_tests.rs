@@ -208,6 +208,18 @@ fn an_ack_at_another_listener_was_half_open_at_the_exit_of_the_first() {
 }
 
 #[test]
+fn a_look_that_is_overtaken_counts_for_nothing() {
+    let mut engine = engine();
+    let mut newer = look(20, vec![listener(12, "0.0.0.0:80")]);
+    newer.counters = Counters::of([("TcpExt", "SyncookiesSent", 1)]);
+    engine.look(newer);
+    engine.take();
+    engine.look(look(10, vec![listener(11, "0.0.0.0:80")]));
+    assert!(engine.listener(12).is_some() && engine.listener(11).is_none());
+    assert_eq!(engine.take(), []);
+}
+
+#[test]
 fn before_6_10_the_drop_of_the_ack_tells_the_same() {
     let mut engine = engine();
     let ack = Record { reason: Some(1), packet: Some(packet(Packet::ACK)), ..record(Kind::Dropped) };
