@@ -83,10 +83,10 @@ impl Engine {
 
         self.moved(look.time_ns, grown.migrated().unwrap_or(0));
         let cookies = grew("SyncookiesSent");
-        let told = std::mem::take(&mut self.counted.cookies_told);
-        if cookies > told {
-            self.number(look.time_ns, Cause::SynCookies, Phase::Syn, cookies - told, "SyncookiesSent");
-        }
+        // A record may be here a moment before it is counted.
+        let untold = cookies.saturating_sub(self.counted.cookies_told);
+        self.counted.cookies_told = self.counted.cookies_told.saturating_sub(cookies);
+        self.number(look.time_ns, Cause::SynCookies, Phase::Syn, untold, "SyncookiesSent");
         if self.counted.by_records && !self.counted.resets_only {
             return;
         }

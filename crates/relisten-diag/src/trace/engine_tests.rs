@@ -208,6 +208,30 @@ fn an_ack_at_another_listener_was_half_open_at_the_exit_of_the_first() {
 }
 
 #[test]
+fn a_cookie_is_told_once_whenever_it_is_counted() {
+    let mut engine = engine();
+    engine.settings.cookies = Some(true);
+    engine.record(&Record {
+        inode: 11,
+        half_open: 128,
+        queue_limit: 128,
+        local: Some(at(SERVER)),
+        packet: Some(packet(Packet::SYN)),
+        ..record(Kind::SynAtListener)
+    });
+    let mut told = engine.take().len();
+    for (time, counted) in [(20, 0), (30, 1), (40, 3)] {
+        let mut later = look(time, vec![listener(11, "0.0.0.0:80")]);
+        later.counters = Counters::of([("TcpExt", "SyncookiesSent", counted)]);
+        engine.look(later);
+        let fates = engine.take();
+        assert!(fates.iter().all(|fate| fate.cause == Cause::SynCookies));
+        told += fates.iter().map(|fate| fate.count as usize).sum::<usize>();
+    }
+    assert_eq!(told, 3);
+}
+
+#[test]
 fn a_look_that_is_overtaken_counts_for_nothing() {
     let mut engine = engine();
     let mut newer = look(20, vec![listener(12, "0.0.0.0:80")]);
