@@ -32,6 +32,8 @@ pub struct Test {
     root: bool,
     servers: Vec<Kind>,
     programs: Vec<&'static str>,
+    /// Those without which it is skipped and listed.
+    optional: Vec<Kind>,
     failure: Option<&'static str>,
 }
 
@@ -66,6 +68,7 @@ impl Test {
             root: false,
             servers: Vec::new(),
             programs: Vec::new(),
+            optional: Vec::new(),
             failure: None,
         }
     }
@@ -95,6 +98,13 @@ impl Test {
     #[must_use]
     pub fn program(mut self, name: &'static str) -> Self {
         self.programs.push(name);
+        self
+    }
+
+    /// It needs this server, which no Debian package has: where it can't be installed the test is listed as skipped.
+    #[must_use]
+    pub fn optional(mut self, kind: Kind) -> Self {
+        self.optional.push(kind);
         self
     }
 
@@ -135,6 +145,9 @@ impl Test {
             if let Err(why) = server.prepare() {
                 return skip::missing(name, &why);
             }
+        }
+        if let Some(why) = self.optional.iter().find_map(|server| server.prepare().err()) {
+            return skip::skip(name, &why);
         }
         std::fs::create_dir_all(binary::built()).expect("a directory for servers that are built");
         let path = std::env::var_os("PATH").unwrap_or_default();

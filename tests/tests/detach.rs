@@ -58,7 +58,9 @@ fn takes_a_program_away() -> bool {
 }
 
 fn as_it_was(kind: Kind, listeners: usize) {
-    Test::new().root().server(kind).limit(seconds(90)).run(|scene| {
+    let test = Test::new().root().limit(seconds(90));
+    let test = if kind == Kind::Granian { test.optional(kind) } else { test.server(kind) };
+    test.run(|scene| {
         let server = kind.server();
         let _running = Running::server(server.bare(scene.directory()), listeners);
         let before = by_port();
@@ -94,4 +96,9 @@ fn haproxy() {
 #[test]
 fn gunicorn() {
     as_it_was(Kind::GunicornReuseport, 4);
+}
+
+#[test]
+fn granian() {
+    as_it_was(Kind::Granian, 4);
 }

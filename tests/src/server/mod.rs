@@ -36,6 +36,8 @@ pub enum Kind {
     NginxReuseport,
     /// Four times gunicorn with `--reuse-port`, each with a listener of its own. Not one of [`ALL`].
     GunicornReuseport,
+    /// granian, four workers with a listener each. Not one of [`ALL`], and in no Debian package.
+    Granian,
     /// HAProxy, four threads with a listener each. Not one of [`ALL`].
     HaProxy,
     /// relisten's own worker.
@@ -199,6 +201,21 @@ impl Kind {
                 environment: vec![("PYTHONDONTWRITEBYTECODE".into(), "1".into())],
                 start: Duration::from_secs(20),
                 keeps_alive: false,
+                ..server
+            },
+            Self::Granian => Server {
+                command: words(&["python3", "-m", "granian", "--interface", "wsgi", "--workers", "4"])
+                    .into_iter()
+                    .chain(words(&["--host", &host, "--port", &port, "wsgi:app"]))
+                    .collect(),
+                environment: vec![
+                    ("PYTHONDONTWRITEBYTECODE".into(), "1".into()),
+                    (
+                        "PYTHONPATH".into(),
+                        format!("{}:{}", text(&binary::built().join("granian")), text(&binary::servers())),
+                    ),
+                ],
+                start: Duration::from_secs(20),
                 ..server
             },
             Self::HaProxy => {

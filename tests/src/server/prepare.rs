@@ -33,6 +33,7 @@ pub(super) fn prepare(kind: Kind) -> Result<(), String> {
         }
         Kind::Node => need("node", "nodejs"),
         Kind::Gunicorn | Kind::GunicornReuseport => need("gunicorn", "gunicorn"),
+        Kind::Granian => granian(),
         Kind::HaProxy => need("haproxy", "haproxy"),
         Kind::Nginx | Kind::NginxReuseport => need("nginx", "nginx"),
         Kind::Java => {
@@ -88,6 +89,20 @@ pub(super) fn prepare(kind: Kind) -> Result<(), String> {
         }
         Kind::Library => library(),
     }
+}
+
+/// From the Python package index, where that can be reached.
+fn granian() -> Result<(), String> {
+    need("python3", "python3")?;
+    let _lock = lock()?;
+    let directory = binary::built().join("granian");
+    if directory.join("granian").exists() {
+        return Ok(());
+    }
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "10", "--target"]);
+    pip.arg(&directory).arg("granian==2.8.7");
+    run(pip).map_err(|_| "granian can't be installed (python3 -m pip install granian==2.8.7)".to_owned())
 }
 
 /// The library's example. cargo knows whether it is up to date, so it is asked, once per test binary.
