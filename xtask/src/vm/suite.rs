@@ -21,10 +21,12 @@ struct Part {
     not_on_6_1: &'static [&'static str],
     /// After so many seconds it is killed and has failed.
     limit: u32,
+    /// Takes minutes there: only with `--full`.
+    long: bool,
 }
 
 const fn all(package: &'static str, target: &'static str) -> Part {
-    Part { package, target, only: &[], skip: &[], not_on_6_1: &[], limit: 120 }
+    Part { package, target, only: &[], skip: &[], not_on_6_1: &[], limit: 120, long: false }
 }
 
 /// Everything that rests on what a kernel does. Times of some nanoseconds mean nothing on an emulated processor, and
@@ -60,7 +62,8 @@ const PARTS: &[Part] = &[
     // Each cause once; what takes several of them at a time, or whole instances, is left out.
     Part {
         skip: &["slot", "healthy::", "filters", "is_lost", "words", "memory"],
-        limit: 300,
+        limit: 600,
+        long: true,
         ..all("relisten-e2e", "trace")
     },
     all("relisten-e2e", "kernels"),
@@ -107,7 +110,8 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
         script += "export RELISTEN_FULL=1\n";
     }
     let mut files = vec![relisten];
-    for part in PARTS {
+    let parts = || PARTS.iter().filter(|part| full || filter.is_some() || !part.long);
+    for part in parts() {
         let key = (part.package.to_owned(), part.target.to_owned());
         let file =
             built.get(&key).ok_or_else(|| format!("{} has no test '{}'", part.package, part.target))?;
@@ -126,7 +130,7 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
             .map_err(|error| error.to_string())?;
         files.push(file.clone());
     }
-    Ok(Suite { files, script, parts: PARTS.len() })
+    Ok(Suite { files, script, parts: parts().count() })
 }
 
 /// A path as a word for the shell.
