@@ -235,7 +235,10 @@ fn read_all(directory: &Path, settings: &mut BTreeMap<PathBuf, String>) {
 
 /// Starts experiments that change settings and start processes; they are under way when this returns.
 fn under_way() -> Child {
-    let mut command = Command::new(std::env::var_os("RELISTEN_BIN").expect("the sandbox names the binary"));
+    // Whoever runs the tests in the background may have had SIGINT ignored, and that is inherited.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT");
+    command.arg(std::env::var_os("RELISTEN_BIN").expect("the sandbox names the binary"));
     command.args(["lab", "run", "hang", "loss"]).process_group(0);
     let child =
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");

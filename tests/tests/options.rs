@@ -43,7 +43,8 @@ fn a_name_with_several_addresses() {
             assert_eq!(http::get(*address, "/.relisten").expect("served").status, 200, "{address}");
         }
         relisten.settle(2, seconds(20));
-        assert_eq!(sockets::listening(8000).len(), 2 * addresses.len());
+        let left = || sockets::listening(8000).len() == 2 * addresses.len();
+        wait_until("the old listeners are closed", seconds(20), left);
         relisten.stop(seconds(20));
         scene.nothing_left(&[8000]);
     });
