@@ -32,9 +32,8 @@ static __always_inline __u32 key_at(const struct relisten_table *t, __u32 place)
  * How much a listener has to do, with what is expected of it (mask -1) or without (0). Not fit: the most. No jumps and
  * no constants where values will do, or the verifier follows each of them through all that comes after.
  */
-static __always_inline __s64 score(const struct relisten_table *t, __u32 place, int expecting)
+static __always_inline __s64 score(__u32 key, int expecting)
 {
-	__u32 key = key_at(t, place);
 	struct relisten_listener *l = listener(key);
 	if (!l)
 		return MOST;
@@ -51,14 +50,14 @@ static __always_inline __s64 score(const struct relisten_table *t, __u32 place, 
 }
 
 /*
- * Fewest connections. Of few, the fewest of all, and among equals any. Of many, the better one of two: nearly as even,
+ * Fewest connections: a key, which was looked up anyhow. Of few, the fewest of all, and among equals any. Of many, the better one of two: nearly as even,
  * costs the same however many there are, and a listener that is new and empty is not sent everything at once. Chance
  * comes from the packet's hash: a random number costs more than all the rest. Which is the lowest can't be foreseen, so
  * it is found without a jump.
  */
 static __always_inline __u32 least(const struct relisten_table *t, __u32 live, __u32 hash, int expecting)
 {
-	__s64 lowest = MOST << 17;
+	__s64 lowest = MOST << 19;
 	__u64 twice = (__u64)hash << 32 | hash;
 
 	if (unlikely(live > SCAN)) {
@@ -66,17 +65,20 @@ static __always_inline __u32 least(const struct relisten_table *t, __u32 live, _
 		__u32 b = ((hash >> 16) * (live - 1)) >> 16;
 		if (b >= a)
 			b++;
-		return score(t, b, expecting) < score(t, a, expecting) ? b : a;
+		a = key_at(t, a);
+		b = key_at(t, b);
+		return score(b, expecting) < score(a, expecting) ? b : a;
 	}
 	for (__u32 i = 0; i < SCAN; i++) {
 		if (i >= live)
 			break;
 		/* Which of equals: other bits of the hash for each place. */
 		__u64 chance = twice >> 4 * i & 0xff;
-		__s64 less = score(t, i, expecting) * 65536 + (__s64)(chance << 8 | i) - lowest;
+		__u32 key = key_at(t, i);
+		__s64 less = score(key, expecting) * (1 << 18) + (__s64)(chance << 10 | key) - lowest;
 		lowest += less & less >> 63;
 	}
-	return lowest & 0xff;
+	return lowest & (RELISTEN_LISTENERS - 1);
 }
 
 __apart __u32 by_weight(__u32 group, __u32 active, __u32 live, __u32 at)
@@ -194,10 +196,9 @@ static __always_inline __u32 by_cpu(const struct relisten_table *t, __u32 live)
 	return cpu % live;
 }
 
-/* The place that the policy gives; live is not 0. */
-static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
-				    struct relisten_group *g, const struct relisten_head *h, __u32 live,
-				    int expecting)
+/* The place that the policy gives, if it is one that gives places; live is not 0. */
+static __always_inline __u32 place_by(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
+				      struct relisten_group *g, const struct relisten_head *h, __u32 live)
 {
 	__u32 hash = ctx->hash;
 
@@ -206,8 +207,6 @@ static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __
 		return scale(bpf_get_prandom_u32(), live);
 	case RELISTEN_ROUND_ROBIN:
 		return (__u32)__sync_fetch_and_add(&g->turn, 1) % live;
-	case RELISTEN_LEAST_CONNECTIONS:
-		return least(&g->tables[active & 1], live, hash, expecting);
 	case RELISTEN_CPU:
 		return by_cpu(&g->tables[active & 1], live);
 	case RELISTEN_CLIENT_IP:
@@ -218,6 +217,18 @@ static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __
 	default:
 		return scale(hash, live);
 	}
+}
+
+/* The key that the policy gives; live is not 0. */
+static __always_inline __u32 choose(struct sk_reuseport_md *ctx, __u32 group, __u32 active,
+				    struct relisten_group *g, const struct relisten_head *h, __u32 live,
+				    int expecting)
+{
+	const struct relisten_table *t = &g->tables[active & 1];
+
+	if (h->policy == RELISTEN_LEAST_CONNECTIONS)
+		return least(t, live, ctx->hash, expecting);
+	return key_at(t, place_by(ctx, group, active, g, h, live));
 }
 
 #endif

@@ -65,8 +65,7 @@ static __always_inline enum how decide(struct sk_reuseport_md *ctx, __u32 group,
 	if (unlikely(live > RELISTEN_LIVE))
 		live = RELISTEN_LIVE;
 	if (likely(live)) {
-		__u32 place = choose(ctx, group, active, g, h, live, expecting);
-		*chosen = key_at(&g->tables[active & 1], place);
+		*chosen = choose(ctx, group, active, g, h, live, expecting);
 		if (likely(give(ctx, *chosen, ANY_REASON)))
 			return BY_POLICY;
 		/* The table is older than what is said of the listener itself. */
