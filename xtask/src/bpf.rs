@@ -44,13 +44,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
             build_into(name, &directory().join(&object)).map(|()| println!("built {object}"))
         })
     };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            println!("{message}");
-            ExitCode::FAILURE
-        }
-    }
+    workspace::ended(result.map(|()| true))
 }
 
 /// Are the committed objects what the sources give?

@@ -4,7 +4,7 @@
 //! it was. The first campaign that does not go well ends it; its seed is in what it says.
 
 use crate::packages;
-use crate::workspace::{Metadata, cargo};
+use crate::workspace::{Metadata, cargo, ended};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,13 +48,7 @@ struct Line {
 
 /// `cargo xtask campaign`.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    match try_run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            println!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(try_run(options).map(|()| true))
 }
 
 fn try_run(options: &Options) -> Result<(), String> {

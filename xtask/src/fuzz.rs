@@ -4,7 +4,7 @@
 //! that are not, and what is fuzzed here is safe Rust.
 
 use crate::packages;
-use crate::workspace::{Metadata, cargo, root};
+use crate::workspace::{Metadata, cargo, ended, root};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::fs;
@@ -43,13 +43,7 @@ const LONGEST_INPUT: &str = "-max_len=4096";
 
 /// `cargo xtask fuzz`.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    match try_run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            println!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(try_run(options).map(|()| true))
 }
 
 fn try_run(options: &Options) -> Result<(), String> {

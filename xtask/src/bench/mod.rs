@@ -99,22 +99,14 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     if options.timed {
         return sockets::time(&options.names);
     }
-    let result = match (&options.render, &options.inside) {
+    crate::workspace::ended(match (&options.render, &options.inside) {
         (Some(file), _) => Table::read(file).map(|table| {
             print!("{}", table.markdown());
             true
         }),
         (None, Some(directory)) => inside(options, directory),
         (None, None) => check_names(&options.names).and_then(|()| sandbox::run(options)),
-    };
-    match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            println!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    })
 }
 
 fn check_names(names: &[String]) -> Result<(), String> {

@@ -10,7 +10,7 @@ mod machine;
 mod suite;
 
 use crate::packages;
-use crate::workspace::{Metadata, root};
+use crate::workspace::{Metadata, ended, root};
 use kernel::{LINES, Line};
 use machine::Outcome;
 use std::io::Write;
@@ -35,14 +35,7 @@ const FULL_LIMIT: Duration = Duration::from_secs(60 * 60);
 
 /// `cargo xtask vm`.
 pub(crate) fn run(options: &Options) -> ExitCode {
-    match try_run(options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(why) => {
-            println!("{why}");
-            ExitCode::FAILURE
-        }
-    }
+    ended(try_run(options))
 }
 
 fn try_run(options: &Options) -> Result<bool, String> {

@@ -2,6 +2,7 @@
 
 use crate::outcome::{Axis, Plot, Shape};
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use std::ops::Range;
@@ -90,16 +91,7 @@ fn curves(plot: &Plot, area: &Area<'_>) -> Result<(), Error> {
         };
         drawn.label(&series.name).legend(move |(x, y)| key(x, y, colour));
     }
-    if plot.series.len() > 1 {
-        let place = SeriesLabelPosition::UpperLeft;
-        chart
-            .configure_series_labels()
-            .position(place)
-            .border_style(INK.mix(0.3))
-            .label_font(font(13))
-            .draw()?;
-    }
-    Ok(())
+    legend(plot, &mut chart, SeriesLabelPosition::UpperLeft)
 }
 
 /// They lie, so that their names can be read.
@@ -142,14 +134,18 @@ fn bars(plot: &Plot, area: &Area<'_>) -> Result<(), Error> {
         let style = font(13).pos(Pos::new(HPos::Right, VPos::Center));
         area.draw(&Text::new(name.as_str(), (x - 8, y), style))?;
     }
+    legend(plot, &mut chart, SeriesLabelPosition::LowerRight)
+}
+
+/// Which colour is which series, where there are several.
+fn legend<'a, X: Ranged, Y: Ranged>(
+    plot: &Plot,
+    chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    place: SeriesLabelPosition,
+) -> Result<(), Error> {
     if plot.series.len() > 1 {
-        let place = SeriesLabelPosition::LowerRight;
-        chart
-            .configure_series_labels()
-            .position(place)
-            .border_style(INK.mix(0.3))
-            .label_font(font(13))
-            .draw()?;
+        let labels = &mut chart.configure_series_labels();
+        labels.position(place).border_style(INK.mix(0.3)).label_font(font(13)).draw()?;
     }
     Ok(())
 }

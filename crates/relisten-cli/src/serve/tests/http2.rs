@@ -110,6 +110,7 @@ fn a_slow_http2_client_gets_the_end_as_well() {
         tokio::spawn(connection);
         let answer = sender.send_request(request("/f")).await.expect("an answer");
         worker.tell_to_stop();
+        // Not waiting for anything: that time passes is what is tested.
         let longer = crate::serve::connection::LAST_FIRST_REQUEST + Duration::from_millis(500);
         tokio::time::sleep(longer).await;
         let body = answer.into_body().collect().await.expect("a whole body").to_bytes();
