@@ -226,7 +226,16 @@ impl Relisten {
     /// Waits until its status satisfies `condition`.
     #[track_caller]
     pub fn wait_status(&self, what: &str, bound: Duration, condition: impl Fn(&Status) -> bool) -> Status {
-        wait_for(what, bound, || self.try_status().filter(&condition))
+        let begin = Instant::now();
+        let mut last = None;
+        while begin.elapsed() < bound {
+            last = self.try_status();
+            if let Some(status) = last.take_if(|status| condition(status)) {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("waited {bound:?} in vain: {what}; last status: {last:#?}")
     }
 
     /// `relisten reload`.

@@ -40,7 +40,10 @@ fn hung(status: &Status) -> usize {
 fn stopped_under_load(kind: Kind) {
     Test::new().root().server(kind).limit(seconds(rounds(90, 200))).run(|scene| {
         let server = kind.server();
-        let relisten = scene.relisten().options(["--require", "ebpf"]).server(&server).workers(4).start();
+        // By turns, so that some come to who stands still. With the fewest connections none may: it keeps those that it has
+        // accepted, so it has the most.
+        let options = ["--require", "ebpf", "--steer", "round-robin"];
+        let relisten = scene.relisten().options(options).server(&server).workers(4).start();
         steered(&relisten, "ebpf");
         let load = Load::on(&server);
         for round in 1..=rounds(2, 10) {
