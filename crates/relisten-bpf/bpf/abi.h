@@ -8,7 +8,7 @@
 #define RELISTEN_ABI_H
 
 enum relisten_limit {
-	RELISTEN_VERSION = 3,
+	RELISTEN_VERSION = 4,
 	/* Reuseport groups of one instance. */
 	RELISTEN_GROUPS = 16,
 	/* Listeners of one instance. */
@@ -19,6 +19,8 @@ enum relisten_limit {
 	RELISTEN_CPUS = 512,
 	/* Connections that moved to another listener's queue and are still open. */
 	RELISTEN_MOVED = 65536,
+	/* Places at which one of them may stand, from that of its cookie on. */
+	RELISTEN_MOVED_PLACES = 8,
 	/* Ports of this machine that lead to a listener of their own, for each group. */
 	RELISTEN_EXCEPTIONS = 64,
 };
@@ -61,7 +63,9 @@ struct relisten_listener {
 	/* Of these, from the first on: those open, or not waited for any more. And all before this epoch. See expected.h. */
 	__u32 settled;
 	__u32 begun;
-	__u64 reserved;
+	/* What its connections carry, see label.h. The lower bits are its key; 0: none. */
+	__u32 label;
+	__u32 reserved;
 };
 
 /* What is only written, and more seldom. */
@@ -168,9 +172,6 @@ struct relisten_load {
 struct relisten_owner {
 	__u32 key;
 	__u32 incarnation;
-	/* It was counted when it opened. */
-	__u32 counted;
-	__u32 reserved;
 };
 
 /* A moved connection. */

@@ -7,8 +7,7 @@
 #ifndef RELISTEN_MOVED_H
 #define RELISTEN_MOVED_H
 
-/* Places looked at for one connection, and what stands in one that is being filled. No cookie is that. */
-#define PLACES 8
+/* What stands in a place that is being filled. No cookie is that. */
 #define TAKEN 0xffffffffffffffffULL
 
 static __always_inline struct relisten_moved *moved_at(__u64 cookie, __u32 i)
@@ -19,7 +18,7 @@ static __always_inline struct relisten_moved *moved_at(__u64 cookie, __u32 i)
 
 static __always_inline struct relisten_moved *moved_find(__u64 cookie)
 {
-	for (__u32 i = 0; i < PLACES; i++) {
+	for (__u32 i = 0; i < RELISTEN_MOVED_PLACES; i++) {
 		struct relisten_moved *m = moved_at(cookie, i);
 		if (m && READ_ONCE(m->cookie) == cookie)
 			return m;
@@ -30,7 +29,7 @@ static __always_inline struct relisten_moved *moved_find(__u64 cookie)
 /* False: all its places are taken. */
 static __always_inline bool moved_add(__u64 cookie, const struct relisten_owner *owner)
 {
-	for (__u32 i = 0; i < PLACES; i++) {
+	for (__u32 i = 0; i < RELISTEN_MOVED_PLACES; i++) {
 		struct relisten_moved *m = moved_at(cookie, i);
 		if (!m || __sync_val_compare_and_swap(&m->cookie, 0, TAKEN))
 			continue;

@@ -15,6 +15,7 @@
 #include "expected.h"
 #include "choose.h"
 #include "steer.h"
+#include "label.h"
 #include "count.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
@@ -44,13 +45,24 @@ GROUP(14)
 GROUP(15)
 _Static_assert(RELISTEN_GROUPS == 16, "one program each");
 
-SEC("sockops") int count(struct bpf_sock_ops *ops)
+static __always_inline int counted(struct bpf_sock_ops *ops, bool labels)
 {
 	if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
-		opened(ops);
+		opened(ops, labels);
 	else if (ops->op == BPF_SOCK_OPS_STATE_CB)
-		changed(ops);
+		changed(ops, labels);
 	return 1;
+}
+
+/* One of these is loaded: the first where it can be. */
+SEC("sockops") int count_labels(struct bpf_sock_ops *ops)
+{
+	return counted(ops, true);
+}
+
+SEC("sockops") int count(struct bpf_sock_ops *ops)
+{
+	return counted(ops, false);
 }
 
 /* What the time of `steer` is measured against: the kernel's part, */

@@ -119,7 +119,7 @@ static __always_inline void move_count(struct relisten_group *g, __u64 cookie, _
 {
 	struct relisten_instance *i = the_instance();
 	struct relisten_counters *to = counters_of(key), *from = NULL;
-	struct relisten_owner owner = { .key = key, .counted = 1 }, *before;
+	struct relisten_owner owner = { .key = key }, *before;
 	struct relisten_moved *m;
 	__u32 from_key = 0;
 

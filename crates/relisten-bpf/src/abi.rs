@@ -2,7 +2,7 @@
 //! byte. Nothing here is read or written through these structures; they say where things are.
 
 /// Version of all that follows. Maps outlive the process that made them.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Reuseport groups of one instance.
 pub const GROUPS: usize = 16;
 /// Listeners of one instance.
@@ -15,6 +15,8 @@ pub const MEMBERS: usize = 512;
 pub const CPUS: usize = 512;
 /// Moved connections that are still open and counted where they are.
 pub const MOVED: usize = 65536;
+/// Places at which one of them may stand, from that of its cookie on.
+pub const MOVED_PLACES: u64 = 8;
 /// Ports of this machine that lead to a listener of their own, for each group.
 pub const EXCEPTIONS: usize = 64;
 
@@ -28,7 +30,8 @@ pub struct ListenerEntry {
     pub chosen: u64,
     pub settled: u32,
     pub begun: u32,
-    pub reserved: u64,
+    pub label: u32,
+    pub reserved: u32,
 }
 
 /// `struct relisten_counters`
@@ -137,8 +140,6 @@ pub struct LoadEntry {
 pub struct OwnerEntry {
     pub key: u32,
     pub incarnation: u32,
-    pub counted: u32,
-    pub reserved: u32,
 }
 
 /// `struct relisten_moved`
@@ -154,7 +155,7 @@ impl OwnerEntry {
     /// As the kernel takes it.
     pub(crate) fn bytes(&self) -> [u8; size_of::<Self>()] {
         let mut bytes = [0; size_of::<Self>()];
-        let words = [self.key, self.incarnation, self.counted, self.reserved];
+        let words = [self.key, self.incarnation];
         for (to, word) in bytes.chunks_exact_mut(4).zip(words) {
             to.copy_from_slice(&word.to_ne_bytes());
         }

@@ -4,6 +4,7 @@ use crate::counts::ListenerCounts;
 use crate::key::ListenerKey;
 use crate::maps::Maps;
 use relisten_sys::bpf::map_type;
+use relisten_sys::sockopt;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsFd;
@@ -56,15 +57,30 @@ impl Listener {
     pub fn mark(&self, socket: impl AsFd) -> io::Result<()> {
         let socket = socket.as_fd();
         let owner = self.owner().bytes();
-        // The storage's key is the socket's descriptor.
-        let number = rustix::fd::AsRawFd::as_raw_fd(&socket);
-        self.maps.owners.set(&number.to_ne_bytes(), &owner)?;
+        if self.maps.labels {
+            let label = label(self.key);
+            self.label().store(label, Ordering::SeqCst);
+            sockopt::set_local_port_range(socket, label)?;
+        } else {
+            // The storage's key is the socket's descriptor.
+            let number = rustix::fd::AsRawFd::as_raw_fd(&socket);
+            self.maps.owners.set(&number.to_ne_bytes(), &owner)?;
+        }
         let cookie = rustix::net::sockopt::socket_cookie(socket)?;
         self.maps.cookies.set(&cookie.to_ne_bytes(), &owner)
     }
 
-    /// Takes the mark back, from the socket's cookie (`SO_COOKIE`). That with the socket goes with it.
-    pub fn unmark(&self, cookie: u64) -> io::Result<()> {
+    /// Takes the mark off a socket that will go on without us: connections that it opens from now on carry none.
+    pub fn unmark(&self, socket: impl AsFd) -> io::Result<()> {
+        if self.maps.labels {
+            return sockopt::set_local_port_range(socket.as_fd(), 0);
+        }
+        let number = rustix::fd::AsRawFd::as_raw_fd(&socket.as_fd());
+        self.maps.owners.remove(&number.to_ne_bytes()).map(drop)
+    }
+
+    /// Nobody with this cookie (`SO_COOKIE`) is this listener any more.
+    pub(crate) fn forget(&self, cookie: u64) -> io::Result<()> {
         self.maps.cookies.remove(&cookie.to_ne_bytes()).map(drop)
     }
 
@@ -144,7 +160,11 @@ impl Listener {
 
     fn owner(&self) -> OwnerEntry {
         let incarnation = self.incarnation().load(Ordering::Acquire);
-        OwnerEntry { key: self.key.number(), incarnation, counted: 0, reserved: 0 }
+        OwnerEntry { key: self.key.number(), incarnation }
+    }
+
+    fn label(&self) -> &AtomicU32 {
+        self.maps.listener_u32(self.key.index(), offset_of!(ListenerEntry, label))
     }
 
     fn state(&self) -> &AtomicU32 {
@@ -154,6 +174,13 @@ impl Listener {
     fn incarnation(&self) -> &AtomicU32 {
         self.maps.counters_u32(self.key.index(), offset_of!(CountersEntry, incarnation))
     }
+}
+
+/// A new label: see bpf/label.h. As a range of ports its lower half is the first, and must not be above the other. The bits
+/// that are left come by chance, so that neither those who had the key before nor another instance has the same.
+fn label(key: ListenerKey) -> u32 {
+    let chance = fastrand::u32(..);
+    0x8000_0000 | (chance & 0x7fff_7c00) | key.number()
 }
 
 /// `RELISTEN_PUBLISHES`.

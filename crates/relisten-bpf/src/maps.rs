@@ -5,9 +5,9 @@ use crate::abi::{
 };
 use crate::descriptors::{Descriptors, Kind};
 use crate::error::OpenError;
-use relisten_sys::bpf::{Map, SharedArray, map_type};
+use relisten_sys::bpf::{Map, ProgramInfo, SharedArray, map_type};
 use std::mem::offset_of;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 #[derive(Debug)]
@@ -15,6 +15,9 @@ pub(crate) struct Maps {
     pub(crate) sockets: Map,
     pub(crate) owners: Map,
     pub(crate) cookies: Map,
+    pub(crate) moved: Map,
+    /// The program that counts goes by labels: bpf/label.h.
+    pub(crate) labels: bool,
     pub(crate) count: OwnedFd,
     pub(crate) programs: Vec<OwnedFd>,
     /// Kept so that they can be passed on.
@@ -62,12 +65,14 @@ impl Maps {
             }
         }
         let count = programs.remove(0);
+        let labels = ProgramInfo::read(count.as_fd()).is_ok_and(|info| info.is_named("count_labels"));
         let mut named = |wanted: Kind| {
             let place = maps.iter().position(|(kind, _)| *kind == wanted);
             let name = wanted.map_name().unwrap_or_default();
             place.map(|i| maps.swap_remove(i).1).ok_or(OpenError::Shape(name))
         };
-        let (sockets, owners, cookies) = (named(Kind::Sockets)?, named(Kind::Owners)?, named(Kind::Cookies)?);
+        let (sockets, owners) = (named(Kind::Sockets)?, named(Kind::Owners)?);
+        let (cookies, moved) = (named(Kind::Cookies)?, named(Kind::Moved)?);
         let shared = |wanted: Kind| {
             let name = wanted.map_name().unwrap_or_default();
             let (_, map) = maps.iter().find(|(kind, _)| *kind == wanted).ok_or(OpenError::Shape(name))?;
@@ -80,6 +85,8 @@ impl Maps {
             sockets,
             owners,
             cookies,
+            moved,
+            labels,
             count,
             programs,
             others: maps,

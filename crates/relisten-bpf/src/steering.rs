@@ -1,4 +1,4 @@
-use crate::abi::{self, CountersEntry, InstanceEntry, LoadEntry, OwnerEntry};
+use crate::abi::{self, CountersEntry, InstanceEntry, LoadEntry, MovedEntry, OwnerEntry};
 use crate::counting::Counting;
 use crate::descriptors::{Descriptors, Kind};
 use crate::error::OpenError;
@@ -40,6 +40,7 @@ impl Steering {
                 Kind::Sockets => self.maps.sockets.as_fd(),
                 Kind::Owners => self.maps.owners.as_fd(),
                 Kind::Cookies => self.maps.cookies.as_fd(),
+                Kind::Moved => self.maps.moved.as_fd(),
                 Kind::Count => self.maps.count.as_fd(),
                 Kind::Program(group) => self.maps.programs[usize::from(group)].as_fd(),
                 other => {
@@ -72,7 +73,7 @@ impl Steering {
         listener.begin();
         listener.delist()?;
         if let Some(cookie) = cookie {
-            listener.unmark(cookie)?;
+            listener.forget(cookie)?;
         }
         self.free.insert(listener.key());
         Ok(())
@@ -113,28 +114,40 @@ impl Steering {
     /// Where a connection is counted that was moved from one queue to another, and is open still: by its cookie
     /// (`SO_COOKIE`). `None`: it was not moved, or its listener has gone.
     pub fn moved_to(&self, cookie: u64) -> Option<ListenerKey> {
-        let mut owner = [0; size_of::<OwnerEntry>()];
-        let (_, moved) = self.maps.others.iter().find(|(kind, _)| *kind == Kind::Moved)?;
-        moved.get(&cookie.to_ne_bytes(), &mut owner).ok().filter(|found| *found)?;
-        let word = |at: usize| owner.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-        let key = ListenerKey::new(word(offset_of!(OwnerEntry, key))?)?;
+        let (_, entry) = self.moved_entry(cookie)?;
+        let owner = offset_of!(MovedEntry, owner);
+        let key = ListenerKey::new(word(&entry, owner + offset_of!(OwnerEntry, key))?)?;
         let incarnation = self.maps.counters_u32(key.index(), offset_of!(CountersEntry, incarnation));
-        let same = word(offset_of!(OwnerEntry, incarnation))? == incarnation.load(Ordering::Acquire);
+        let same = word(&entry, owner + offset_of!(OwnerEntry, incarnation))? == incarnation.load(Ordering::Acquire);
         same.then_some(key)
     }
 
     /// A connection has ended that was opened when nobody counted, so nobody is told. If it had been moved it is counted
     /// where it was, until now. False: it had not been.
     pub fn uncounted_ended(&self, cookie: u64) -> bool {
-        let Some(key) = self.moved_to(cookie) else { return false };
-        let moved = self.maps.others.iter().find(|(kind, _)| *kind == Kind::Moved);
-        let removed = moved.is_some_and(|(_, map)| map.remove(&cookie.to_ne_bytes()).unwrap_or(false));
+        let key = self.moved_to(cookie);
+        let Some((place, _)) = self.moved_entry(cookie) else { return false };
+        let removed =
+            self.maps.moved.set(&place.to_ne_bytes(), &[0; size_of::<MovedEntry>()]).is_ok();
         if removed {
-            Listener::new(Arc::clone(&self.maps), key).correct_open(-1);
+            if let Some(key) = key {
+                Listener::new(Arc::clone(&self.maps), key).correct_open(-1);
+            }
             let moved = self.maps.instance_u64(offset_of!(InstanceEntry, moved));
             moved.fetch_sub(1, Ordering::AcqRel);
         }
         removed
+    }
+
+    /// What is known of a moved connection, and at which place: `moved_find` of bpf/moved.h.
+    fn moved_entry(&self, cookie: u64) -> Option<(u32, [u8; size_of::<MovedEntry>()])> {
+        let places = (0..abi::MOVED_PLACES).map(|i| (cookie.wrapping_add(i) % abi::MOVED as u64) as u32);
+        places.into_iter().find_map(|place| {
+            let mut entry = [0; size_of::<MovedEntry>()];
+            let found = self.maps.moved.get(&place.to_ne_bytes(), &mut entry).ok()?;
+            let its = u64::from_ne_bytes(*entry.first_chunk()?);
+            (found && its == cookie).then_some((place, entry))
+        })
     }
 
     /// Moved connections that are open and counted where they are now. At most [`abi::MOVED`].
@@ -142,4 +155,8 @@ impl Steering {
         let moved = self.maps.instance_u64(offset_of!(InstanceEntry, moved)).load(Ordering::Relaxed);
         u64::try_from(moved as i64).unwrap_or(0)
     }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }

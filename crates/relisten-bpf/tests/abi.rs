@@ -118,7 +118,7 @@ macro_rules! check {
 #[test]
 fn structures_are_those_of_the_object() {
     let btf = Btf::read();
-    check!(btf, "relisten_listener", abi::ListenerEntry, state, open, chosen, settled, begun, reserved);
+    check!(btf, "relisten_listener", abi::ListenerEntry, state, open, chosen, settled, begun, label, reserved);
     check!(
         btf,
         "relisten_counters",
@@ -160,7 +160,7 @@ fn structures_are_those_of_the_object() {
     check!(btf, "relisten_exception", abi::ExceptionEntry, port, key);
     check!(btf, "relisten_instance", abi::InstanceEntry, version, counting, moved, reserved);
     check!(btf, "relisten_load", abi::LoadEntry, load, beat);
-    check!(btf, "relisten_owner", abi::OwnerEntry, key, incarnation, counted, reserved);
+    check!(btf, "relisten_owner", abi::OwnerEntry, key, incarnation);
     check!(btf, "relisten_moved", abi::MovedEntry, cookie, owner);
 }
 
@@ -204,6 +204,7 @@ fn numbers_are_those_of_the_object() {
         ("MEMBERS", abi::MEMBERS),
         ("CPUS", abi::CPUS),
         ("MOVED", abi::MOVED),
+        ("MOVED_PLACES", abi::MOVED_PLACES as usize),
         ("EXCEPTIONS", abi::EXCEPTIONS),
     ];
     assert_eq!(limits.len(), known.len());

@@ -171,6 +171,42 @@ fn a_key_given_again_does_not_inherit_connections() {
     assert_eq!(raw_open(&scene), 0);
 }
 
+/// A second instance in the same cgroup, whose keys are the same numbers.
+#[test]
+fn instances_do_not_count_each_others_connections() {
+    let mut ours = Scene::new(V4, 2, Policy::RoundRobin);
+    let mut theirs = Scene::new(V4, 2, Policy::RoundRobin);
+    assert_eq!(ours.members[0].place.key(), theirs.members[0].place.key());
+    let clients: Vec<Socket> = (0..10).map(|_| ours.client(None)).collect();
+    let _others: Vec<Socket> = (0..6).map(|_| theirs.client(None)).collect();
+    compare(&mut ours, "both open");
+    compare(&mut theirs, "both open");
+    drop(clients);
+    ours.accept_all();
+    until("the end of ours", || ours.members.iter().all(|m| m.place.counts().open == 0));
+    compare(&mut theirs, "ours closed");
+    assert_eq!(theirs.members.iter().map(|m| m.place.counts().open).sum::<u64>(), 6);
+}
+
+/// Connections that nobody was told to count, and are told of by their cookie: where they were moved to, and their end.
+#[test]
+fn a_moved_connection_is_found_by_its_cookie() {
+    let mut scene = Scene::new(V4, 2, Policy::RoundRobin);
+    let clients: Vec<Socket> = (0..10).map(|_| scene.client(None)).collect();
+    until("all to be open", || scene.members.iter().all(|m| m.place.counts().open == 5));
+    scene.members[0].place.rescue(&scene.members[0].socket, BACKLOG as u32).unwrap();
+    scene.accept_keep();
+    let to = scene.members[1].place.key();
+    let cookie = |s: &Socket| rustix::net::sockopt::socket_cookie(s).unwrap();
+    let moved: Vec<u64> = scene.members[1].accepted.iter().map(cookie).collect();
+    let found: Vec<u64> = moved.into_iter().filter(|c| scene.steering.moved_to(*c) == Some(to)).collect();
+    assert_eq!((found.len(), scene.steering.moved()), (5, 5));
+    assert_eq!(scene.steering.moved_to(1), None);
+    assert!(scene.steering.uncounted_ended(found[0]) && !scene.steering.uncounted_ended(found[0]));
+    assert_eq!((scene.steering.moved(), scene.members[1].place.counts().open), (4, 9));
+    drop(clients);
+}
+
 /// Below zero it would be hidden.
 fn raw_open(scene: &Scene) -> u64 {
     scene.members[0].place.correct_open(1);

@@ -65,7 +65,7 @@ fn maps_of_another_version_are_left_alone() {
     let version = instance.u32(0, std::mem::offset_of!(abi::InstanceEntry, version));
     version.store(77, std::sync::atomic::Ordering::SeqCst);
     let error = Steering::open(Descriptors::new(duplicates).unwrap()).unwrap_err();
-    assert_eq!(error.to_string(), "the maps have version 77, this relisten understands 3");
+    assert_eq!(error.to_string(), "the maps have version 77, this relisten understands 4");
 }
 
 /// Who loads needs privileges, who is given the descriptors does not (Linux 5.19 where

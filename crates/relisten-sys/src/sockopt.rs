@@ -43,6 +43,17 @@ pub fn memory(fd: BorrowedFd<'_>) -> io::Result<Memory> {
     Ok(Memory { received: info[0], receive_limit: info[1], drops: info[8] })
 }
 
+/// `setsockopt(IPPROTO_IP, IP_LOCAL_PORT_RANGE)`: from which ports one is taken when none is named; the first in the lower
+/// half, the last in the upper one. 0: those of the machine. Means nothing once the socket has its port. Linux 6.3.
+///
+/// # Errors
+///
+/// `EINVAL` when the first is above the last, `ENOPROTOOPT` before 6.3.
+pub fn set_local_port_range(fd: BorrowedFd<'_>, range: u32) -> io::Result<()> {
+    set_bytes(fd, libc::IPPROTO_IP, IP_LOCAL_PORT_RANGE, &range.to_ne_bytes())
+}
+
+const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
 const SO_MEMINFO: libc::c_int = 55;
 
 /// A part of what `SO_MEMINFO` tells.

@@ -60,6 +60,9 @@ impl Member {
 
     /// Its place is for others. No table may name it any more.
     pub(super) fn release(self, steering: &mut Steering) {
+        if let Err(error) = self.place.unmark(&self.listener) {
+            tracing::debug!(%error, "a listener's mark could not be taken off");
+        }
         if let Err(error) = steering.release(&self.place, Some(self.cookie.0)) {
             tracing::debug!(%error, "a listener's place could not be cleared");
         }

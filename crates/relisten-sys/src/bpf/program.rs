@@ -60,6 +60,7 @@ pub fn attach_sock_ops(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>) -> io::R
 pub struct ProgramInfo {
     /// The kernel's number of it.
     pub id: u32,
+    name: [u8; 16],
     /// Nanoseconds that it ran, over all CPUs, while statistics were enabled.
     pub run_time_ns: u64,
     /// How often it ran while statistics were enabled.
@@ -73,10 +74,24 @@ impl ProgramInfo {
     ///
     /// `EBADF`, `EINVAL` when it is no eBPF object.
     pub fn read(program: BorrowedFd<'_>) -> io::Result<Self> {
-        // struct bpf_prog_info: the id is the second 32 bits, run_time_ns and run_cnt are at 192 and 200.
+        // struct bpf_prog_info: the id is the second 32 bits, the name is at 64, run_time_ns and run_cnt are at 192 and
+        // 200.
         let words: [u64; 26] = info(program)?;
         let id = if cfg!(target_endian = "little") { (words[0] >> 32) as u32 } else { words[0] as u32 };
-        Ok(Self { id, run_time_ns: words[24], run_count: words[25] })
+        let mut name = [0; 16];
+        for (to, word) in name.chunks_exact_mut(8).zip(&words[8..]) {
+            to.copy_from_slice(&word.to_ne_bytes());
+        }
+        Ok(Self { id, name, run_time_ns: words[24], run_count: words[25] })
+    }
+}
+
+impl ProgramInfo {
+    /// Was it loaded under this name? The kernel keeps the first 15 bytes.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        let its = self.name.split(|byte| *byte == 0).next().unwrap_or_default();
+        its == name.as_bytes().get(..15).unwrap_or(name.as_bytes())
     }
 }
 
