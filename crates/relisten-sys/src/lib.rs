@@ -21,3 +21,4 @@ pub mod stray;
 pub mod tcp;
 #[cfg(feature = "uring")]
 pub mod uring;
+pub mod urgent;
