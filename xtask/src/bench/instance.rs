@@ -1,5 +1,6 @@
 //! Servers that are measured, supervised and bare, and load on them.
 
+use super::control_group::ControlGroup;
 use super::ground::Ground;
 use super::process::{self, wait_for};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -27,6 +28,7 @@ pub(super) struct Server {
     child: Child,
     pub(super) address: SocketAddr,
     log: PathBuf,
+    _group: Option<ControlGroup>,
 }
 
 /// What an instance says of itself: the few fields that are needed here.
@@ -106,6 +108,8 @@ impl Server {
         words: &[String],
         environment: &[(&str, &str)],
     ) -> Result<Server, String> {
+        let group = ControlGroup::new(name);
+        let words = group.as_ref().map_or_else(|| words.to_vec(), |group| group.within(words));
         let (program, arguments) = words.split_first().ok_or("an empty command")?;
         let log = ground.directory.join(format!("{name}.log"));
         let output = File::create(&log).map_err(|error| format!("{}: {error}", log.display()))?;
@@ -119,7 +123,7 @@ impl Server {
             .stderr(errors)
             .spawn()
             .map_err(|error| format!("{program}: {error}"))?;
-        Ok(Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), log })
+        Ok(Server { child, address: SocketAddr::from(([127, 0, 0, 1], port)), log, _group: group })
     }
 
     pub(super) fn pid(&self) -> u32 {

@@ -6,6 +6,7 @@
 //! that nothing is left behind and no other server is disturbed. Load comes from `relisten load`.
 
 mod balance;
+mod control_group;
 mod filter;
 mod ground;
 mod growth;
