@@ -26,8 +26,9 @@ impl Loaded {
         let fds = Kind::all(groups.clamp(1, abi::GROUPS)).map(|kind| match kind.map_name() {
             Some(name) => map(object, name),
             // Needs more than all the others, see bpf/label.h.
-            None if kind == Kind::Count => program(object, "count_labels".to_owned())
-                .or_else(|_| program(object, kind.name())),
+            None if kind == Kind::Count => {
+                program(object, "count_labels".to_owned()).or_else(|_| program(object, kind.name()))
+            }
             None => program(object, kind.name()),
         });
         let fds = fds.collect::<Result<Vec<_>, _>>()?;

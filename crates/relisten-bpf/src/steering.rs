@@ -118,7 +118,8 @@ impl Steering {
         let owner = offset_of!(MovedEntry, owner);
         let key = ListenerKey::new(word(&entry, owner + offset_of!(OwnerEntry, key))?)?;
         let incarnation = self.maps.counters_u32(key.index(), offset_of!(CountersEntry, incarnation));
-        let same = word(&entry, owner + offset_of!(OwnerEntry, incarnation))? == incarnation.load(Ordering::Acquire);
+        let same =
+            word(&entry, owner + offset_of!(OwnerEntry, incarnation))? == incarnation.load(Ordering::Acquire);
         same.then_some(key)
     }
 
@@ -127,8 +128,7 @@ impl Steering {
     pub fn uncounted_ended(&self, cookie: u64) -> bool {
         let key = self.moved_to(cookie);
         let Some((place, _)) = self.moved_entry(cookie) else { return false };
-        let removed =
-            self.maps.moved.set(&place.to_ne_bytes(), &[0; size_of::<MovedEntry>()]).is_ok();
+        let removed = self.maps.moved.set(&place.to_ne_bytes(), &[0; size_of::<MovedEntry>()]).is_ok();
         if removed {
             if let Some(key) = key {
                 Listener::new(Arc::clone(&self.maps), key).correct_open(-1);

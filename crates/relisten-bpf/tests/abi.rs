@@ -118,7 +118,18 @@ macro_rules! check {
 #[test]
 fn structures_are_those_of_the_object() {
     let btf = Btf::read();
-    check!(btf, "relisten_listener", abi::ListenerEntry, state, open, chosen, settled, begun, label, reserved);
+    check!(
+        btf,
+        "relisten_listener",
+        abi::ListenerEntry,
+        state,
+        open,
+        chosen,
+        settled,
+        begun,
+        label,
+        reserved
+    );
     check!(
         btf,
         "relisten_counters",

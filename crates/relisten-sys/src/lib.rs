@@ -19,6 +19,6 @@ pub mod spawn;
 pub mod still;
 pub mod stray;
 pub mod tcp;
+pub mod urgent;
 #[cfg(feature = "uring")]
 pub mod uring;
-pub mod urgent;

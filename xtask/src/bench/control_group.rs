@@ -34,7 +34,9 @@ impl Drop for ControlGroup {
     fn drop(&mut self) {
         // Those that were killed may not be gone yet.
         let gone = || fs::remove_dir(&self.0).is_ok().then_some(());
-        if let Err(why) = super::process::wait_for("the control group is empty", Duration::from_secs(10), gone) {
+        if let Err(why) =
+            super::process::wait_for("the control group is empty", Duration::from_secs(10), gone)
+        {
             eprintln!("{}: {why}", self.0.display());
         }
     }
