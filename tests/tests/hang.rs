@@ -2,7 +2,7 @@
 
 use relisten_e2e::load::{self, Load};
 use relisten_e2e::{
-    Kind, Relisten, Server, Status, Test, http, millis, per_server, process, rounds, seconds, wait_until,
+    Kind, Relisten, Server, Status, Test, http, millis, per_server, process, rounds, seconds, wait_for, wait_until,
 };
 use rustix::process::Signal;
 use std::thread::JoinHandle;
@@ -130,6 +130,33 @@ fn queue_is_taken_over_where_it_cannot_move() {
         go_on(&family);
         relisten.wait_status("the old one is gone", seconds(40), |s| s.settled(3));
         load.finish_clean();
+        relisten.stop(seconds(20));
+    });
+}
+
+/// Where nothing can be steered at all, a worker that was taken over finishes what it is doing before it is told to stop,
+/// although it comes round only then, accepts again meanwhile, and dies of the signal at once.
+#[test]
+fn taken_over_where_nothing_steers_it_finishes_what_it_has() {
+    Test::new().server(Kind::Python).limit(seconds(90)).run(|scene| {
+        let server = Kind::Python.server();
+        let relisten = scene.relisten().options(["--backend", "kernel"]).server(&server).workers(3).start();
+        let sockets = |pid: &u32| (*pid, process::sockets(*pid).len());
+        let before: Vec<(u32, usize)> = relisten.status().pids().iter().map(sockets).collect();
+        let mut connection = http::Connection::open(server.address, seconds(60)).expect("connect");
+        let answer = std::thread::spawn(move || connection.get("/slow?ms=1000").expect("answered"));
+        let pid = wait_for("it is accepted", seconds(10), || {
+            before.iter().find(|(pid, before)| sockets(pid).1 > *before).map(|(pid, _)| *pid)
+        });
+        let family = freeze(pid);
+        let load = Load::on(&server);
+        relisten.wait_status("another takes over", seconds(30), |s| {
+            s.totals.hangs == 1 && s.ready().len() == 3 && s.ready().iter().all(|w| w.pid != Some(pid))
+        });
+        go_on(&family);
+        assert_eq!(answer.join().expect("client").pid(), pid);
+        load.finish_clean();
+        relisten.wait_status("the old one is gone", seconds(40), |s| s.settled(3));
         relisten.stop(seconds(20));
     });
 }

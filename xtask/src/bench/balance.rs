@@ -32,7 +32,8 @@ http.createServer((request, response) => {
 "#;
 
 const LEAST: [&str; 4] = ["--backend", "ebpf", "--steer", "least-connections"];
-const HASH: [&str; 2] = ["--backend", "kernel"];
+/// Nothing but the kernel: whom a busy worker keeps waiting is not taken over by another.
+const HASH: [&str; 4] = ["--backend", "kernel", "--hang-after", "never"];
 
 pub(super) fn run(ground: &Ground, table: &mut Table) -> Result<(), String> {
     raise_descriptors()?;

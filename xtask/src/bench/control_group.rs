@@ -34,10 +34,7 @@ impl Drop for ControlGroup {
     fn drop(&mut self) {
         // Those that were killed may not be gone yet.
         let gone = || fs::remove_dir(&self.0).is_ok().then_some(());
-        if let Err(why) =
-            super::process::wait_for("the control group is empty", Duration::from_secs(10), gone)
-        {
-            eprintln!("{}: {why}", self.0.display());
-        }
+        // One that is left is empty sooner or later, and in nobody's way.
+        let _ = super::process::wait_for("the control group is empty", Duration::from_secs(10), gone);
     }
 }

@@ -25,7 +25,9 @@ impl Instance {
             State::Leaving => {}
         }
         worker.held = false;
-        if untouched || !settings.can_steer {
+        // Where nothing can be steered it would go on accepting, and after a reload clients would get the old answers for as
+        // long as it may take. But one that only seemed to hang, or failed a probe, was not to lose what it is doing.
+        if untouched || !settings.can_steer && why != Why::Unhealthy {
             return self.signal_stop(id, step);
         }
         // A worker that was held may have been quiet long ago; its clients' open connections may have been

@@ -148,9 +148,9 @@ impl Sockets {
         }
     }
 
-    /// Drops SYNs to this worker's own listeners from now on.
+    /// Drops SYNs to this worker's own listeners, which nobody else uses, from now on.
     pub(crate) fn deafen(&mut self, worker: WorkerId) {
-        let mine = |h: &Held| h.facts.owners.contains(&worker) && !h.facts.shared;
+        let mine = |h: &Held| h.facts.owners.iter().eq([&worker]) && !h.facts.shared;
         let nobody_else: BTreeSet<Endpoint> =
             self.of(worker).map(|h| h.facts.endpoint.clone()).filter(|e| self.live(e).is_empty()).collect();
         for held in self.held.values_mut().filter(|h| mine(h)) {

@@ -32,6 +32,7 @@ impl World {
             }
             Deed::Unhealthy => {
                 if let Some(p) = self.any_process() {
+                    self.processes[p].unhealthy = true;
                     self.tell(Event::Unhealthy { worker: worker(p), why: "it felt so".to_owned() });
                 }
             }

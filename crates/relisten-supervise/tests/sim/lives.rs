@@ -37,6 +37,7 @@ impl World {
             busy: 0,
             awaiting: None,
             asked_at: None,
+            unhealthy: false,
             stopped_at: None,
             excuse: None,
             end: End::Not,
@@ -170,6 +171,7 @@ impl World {
 
     pub(crate) fn found_hung(&mut self, p: usize) {
         if self.processes[p].hung && self.processes[p].alive {
+            self.processes[p].unhealthy = true;
             self.tell(Event::Unhealthy { worker: worker(p), why: "no answer".to_owned() });
         }
     }

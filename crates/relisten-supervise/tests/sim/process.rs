@@ -130,6 +130,8 @@ pub(crate) struct Process {
     pub(crate) busy: u32,
     pub(crate) awaiting: Option<Await>,
     pub(crate) asked_at: Option<u64>,
+    /// Somebody said that it is.
+    pub(crate) unhealthy: bool,
     pub(crate) stopped_at: Option<u64>,
     pub(crate) excuse: Option<Excuse>,
     pub(crate) end: End,

@@ -206,9 +206,11 @@ impl Dispatcher {
         }
     }
 
-    /// Which of these have given their listener to a successor and still have descriptors of it?
+    /// Which of these have given their listener to a successor and still have descriptors of it? Where nothing can be
+    /// steered, all.
     pub(super) fn sharing(&self, workers: &[WorkerId]) -> Vec<(WorkerId, u32)> {
-        let shares = |worker: &&WorkerId| self.hanging.lasting.sharing.contains(worker);
+        let nothing_steers = !self.core.settings().can_steer;
+        let shares = |worker: &&WorkerId| nothing_steers || self.hanging.lasting.sharing.contains(worker);
         let pid = |worker: &WorkerId| Some((*worker, self.processes.get(worker)?.facts.pid));
         workers.iter().filter(shares).filter_map(pid).collect()
     }
@@ -217,6 +219,9 @@ impl Dispatcher {
     /// quiet. So a third worker, with a listener of its own, takes the place of the second: then nothing new comes to the
     /// one that they share, and both can leave.
     pub(super) fn relieve_sharing(&mut self, leaving: &[WorkerId]) {
+        if !self.core.settings().can_steer {
+            return;
+        }
         for (worker, pid) in self.sharing(leaving) {
             if self.hanging.lasting.back.contains(&worker) || crate::runtime::stopped::is_stopped(pid) {
                 continue;
