@@ -2,7 +2,8 @@
 
 use relisten_e2e::load::{self, Load};
 use relisten_e2e::{
-    Kind, Relisten, Server, Status, Test, http, millis, per_server, process, rounds, seconds, wait_for, wait_until,
+    Kind, Relisten, Server, Status, Test, http, millis, per_server, process, rounds, seconds, wait_for,
+    wait_until,
 };
 use rustix::process::Signal;
 use std::thread::JoinHandle;
