@@ -124,6 +124,57 @@ fn killed() {
     });
 }
 
+/// Two workers, each with a listener on both addresses.
+const TWO_ADDRESSES: &str = "
+import os, select, socket
+def listener(host):
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    s.bind((host, 8000))
+    s.listen(512)
+    s.setblocking(False)
+    return s
+for _ in range(2):
+    if os.fork() == 0:
+        both = [listener('127.0.0.1'), listener('127.0.0.2')]
+        while True:
+            for s in select.select(both, [], [])[0]:
+                try:
+                    c, _ = s.accept()
+                except BlockingIOError:
+                    continue
+                c.setblocking(True)
+                c.recv(4096)
+                body = b'pid=%d\\n' % os.getpid()
+                c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n' % len(body) + body)
+                c.close()
+os.wait()
+";
+
+/// Each address is a group of its own with a program of its own, and all of them share one map: who was killed leaves
+/// none of them behind for the next. A worker is one worker, however many addresses it has.
+#[test]
+fn two_addresses() {
+    Test::new().root().server(Kind::Python).run(|scene| {
+        let script = scene.write("two.py", TWO_ADDRESSES);
+        let mut command = std::process::Command::new("python3");
+        let server = Running::server(command.arg(script).spawn().expect("python3"), 4);
+        Attached::to(8000, &["round-robin"]).kill();
+        let attached = Attached::to(8000, &["round-robin"]);
+        let status = attached.status();
+        let slots: Vec<usize> = status.listeners.iter().map(|listener| listener.slots.len()).collect();
+        assert_eq!(slots, [2, 2], "{status:#?}");
+        let shown: BTreeSet<u32> = status.workers.iter().filter_map(|worker| worker.pid).collect();
+        assert_eq!(shown, server.workers().into_iter().collect(), "{status:#?}");
+        assert_eq!(status.workers.len(), 2, "{status:#?}");
+        for host in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+            let served = (0..4).map(|_| http::get((host, 8000).into(), "/").expect("served").pid());
+            assert_eq!(served.collect::<BTreeSet<u32>>().len(), 2, "both serve at {host:?}");
+        }
+        attached.detach();
+    });
+}
+
 /// A connection that stays open, and the worker that has it.
 fn held() -> (http::Connection, u32) {
     let mut connection = http::Connection::open(address(), seconds(20)).expect("connect");

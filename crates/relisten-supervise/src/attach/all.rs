@@ -5,7 +5,7 @@ use super::error::{AttachError, system};
 use super::family::Family;
 use super::group::{Attachment, Choosing};
 use super::hung::Found;
-use super::members::{self, Hold};
+use super::members::{self, Hold, Holders};
 use super::workers::Workers;
 use crate::core::Millis;
 use crate::runtime::now;
@@ -16,7 +16,6 @@ use relisten_bpf::{Counting, Steering};
 use relisten_diag::process::ProcessTable;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::AsFd as _;
 
 /// All of it.
 pub(super) struct All {
@@ -161,10 +160,10 @@ impl All {
         }
         let open = before::open(self.port).map_err(system("look at the sockets"))?;
         let mut joined = BTreeSet::new();
-        for (inode, holds) in holders {
+        for (&inode, holds) in &holders {
             if !holds.iter().any(|hold| self.family.has(hold.pid, &table)) {
-                self.note_stranger(inode, &holds);
-            } else if self.take_in(inode, &holds, first)? {
+                self.note_stranger(inode, holds);
+            } else if self.take_in(inode, &holders, first)? {
                 self.family.admit(holds.iter().map(|hold| hold.pid), &table);
                 joined.insert(inode);
             }
@@ -191,7 +190,8 @@ impl All {
     }
 
     /// True: it is steered to as soon as the table is published.
-    fn take_in(&mut self, inode: SocketInode, holds: &[Hold], first: bool) -> Result<bool, AttachError> {
+    fn take_in(&mut self, inode: SocketInode, all: &Holders, first: bool) -> Result<bool, AttachError> {
+        let holds = &all[&inode];
         let listener = match members::duplicate(holds) {
             Ok(listener) => listener,
             Err(source) if first => return Err(AttachError::Duplicate { port: self.port, source }),
@@ -208,9 +208,8 @@ impl All {
         let endpoint = listener.endpoint().clone();
         let group = self.groups.entry(endpoint.clone()).or_insert_with(|| Attachment::new(endpoint));
         let added = match group.add(&mut self.steering, inode, &listener, holds) {
-            // In the map of one that was killed: its program holds that, and the group holds the program.
             Err(error) if first && super::is_busy(&error) => {
-                let _ = relisten_sys::reuseport::detach(listener.as_fd());
+                members::detach_all(all);
                 group.add_when_free(&mut self.steering, inode, &listener, holds)
             }
             other => other,

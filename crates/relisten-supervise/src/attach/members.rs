@@ -8,7 +8,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 /// A descriptor of another process that leads to a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,9 +57,20 @@ pub(super) fn ports_of(pid: u32) -> io::Result<BTreeSet<u16>> {
     Ok(ports)
 }
 
+/// Who holds which listener.
+pub(super) type Holders = BTreeMap<SocketInode, Vec<Hold>>;
+
+/// Takes the programs of one that was killed off all these. Its map, in which a listener must not be twice, is held by each
+/// of them, one for each address: it is free when the last has gone, and the kernel has had time to free it.
+pub(super) fn detach_all(holders: &Holders) {
+    for listener in holders.values().filter_map(|holds| duplicate(holds).ok()) {
+        let _ = relisten_sys::reuseport::detach(listener.as_fd());
+    }
+}
+
 /// Who holds these sockets: all processes but this one.
-pub(super) fn holders(wanted: &BTreeSet<SocketInode>) -> BTreeMap<SocketInode, Vec<Hold>> {
-    let mut found: BTreeMap<SocketInode, Vec<Hold>> = BTreeMap::new();
+pub(super) fn holders(wanted: &BTreeSet<SocketInode>) -> Holders {
+    let mut found = Holders::new();
     let Ok(table) = ProcessTable::read() else { return found };
     let us = std::process::id();
     for pid in table.pids().filter(|pid| *pid != us) {

@@ -8,14 +8,16 @@ use crate::runtime::{now, oldest, resident};
 use crate::status::{Listener, Missing, Slot, Status, Steering, Worker};
 use relisten::SocketInode;
 use relisten::address::{Endpoint, Protocol};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 /// In place of an instance's state.
 const STATE: &str = "attached";
+const HUNG: &str = "hung";
 
 impl All {
     pub(super) fn status(&self, name: &str) -> Status {
         let workers = self.workers();
-        let slots = self.groups.values().flat_map(|group| &group.members);
         Status {
             name: name.to_owned(),
             pid: std::process::id(),
@@ -50,7 +52,7 @@ impl All {
                     }
                 })
                 .collect(),
-            workers: slots.flat_map(|(inode, member)| self.processes(*inode, member, &workers)).collect(),
+            workers: self.processes(&workers),
             totals: self.totals,
         }
     }
@@ -80,7 +82,7 @@ impl All {
             state: match member.verdict {
                 Verdict::Well => "serving",
                 Verdict::Suspected => "suspected",
-                Verdict::Hung => "hung",
+                Verdict::Hung => HUNG,
             }
             .into(),
             weight: self.choosing.weight(member.slot),
@@ -92,21 +94,43 @@ impl All {
         }
     }
 
-    /// The processes that accept from a listener.
-    fn processes(&self, inode: SocketInode, member: &Member, workers: &Workers) -> Vec<Worker> {
-        let pids: Vec<u32> = workers.of(inode).collect();
-        let active = self.slot(inode, member).active.filter(|_| pids.len() == 1);
-        let worker = |pid: &u32| Worker {
-            pid: Some(*pid),
-            slot: member.slot,
-            generation: 0,
-            state: if member.verdict == Verdict::Hung { "hung" } else { "ready" }.into(),
-            since_ms: now().since(member.since).0,
-            left: None,
-            restarts: 0,
-            active,
-            rss_bytes: resident(*pid),
-        };
-        pids.iter().map(worker).collect()
+    /// The processes that accept, each once for a slot however many addresses it has there.
+    fn processes(&self, workers: &Workers) -> Vec<Worker> {
+        let mut found: BTreeMap<(u32, u32), Worker> = BTreeMap::new();
+        for (inode, member) in self.groups.values().flat_map(|group| &group.members) {
+            let pids: Vec<u32> = workers.of(*inode).collect();
+            let active = self.slot(*inode, member).active.filter(|_| pids.len() == 1);
+            for pid in pids {
+                let this = process(pid, member, active);
+                match found.entry((member.slot, pid)) {
+                    Entry::Vacant(place) => _ = place.insert(this),
+                    Entry::Occupied(mut known) => merge(known.get_mut(), this),
+                }
+            }
+        }
+        found.into_values().collect()
+    }
+}
+
+fn process(pid: u32, member: &Member, active: Option<u64>) -> Worker {
+    Worker {
+        pid: Some(pid),
+        slot: member.slot,
+        generation: 0,
+        state: if member.verdict == Verdict::Hung { HUNG } else { "ready" }.into(),
+        since_ms: now().since(member.since).0,
+        left: None,
+        restarts: 0,
+        active,
+        rss_bytes: resident(pid),
+    }
+}
+
+/// What is so at another address of the same worker.
+fn merge(known: &mut Worker, other: Worker) {
+    known.active = known.active.zip(other.active).map(|(one, two)| one + two);
+    if known.state != other.state {
+        let hung = if known.state == HUNG { &*known } else { &other };
+        (known.since_ms, known.state) = (hung.since_ms, HUNG.into());
     }
 }
