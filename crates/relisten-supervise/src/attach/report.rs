@@ -104,7 +104,7 @@ impl All {
                 let this = process(pid, member, active);
                 match found.entry((member.slot, pid)) {
                     Entry::Vacant(place) => _ = place.insert(this),
-                    Entry::Occupied(mut known) => merge(known.get_mut(), this),
+                    Entry::Occupied(mut known) => merge(known.get_mut(), &this),
                 }
             }
         }
@@ -127,10 +127,10 @@ fn process(pid: u32, member: &Member, active: Option<u64>) -> Worker {
 }
 
 /// What is so at another address of the same worker.
-fn merge(known: &mut Worker, other: Worker) {
+fn merge(known: &mut Worker, other: &Worker) {
     known.active = known.active.zip(other.active).map(|(one, two)| one + two);
     if known.state != other.state {
-        let hung = if known.state == HUNG { &*known } else { &other };
-        (known.since_ms, known.state) = (hung.since_ms, HUNG.into());
+        let since = if known.state == HUNG { known.since_ms } else { other.since_ms };
+        (known.since_ms, known.state) = (since, HUNG.into());
     }
 }
