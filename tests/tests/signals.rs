@@ -85,6 +85,30 @@ fn orphans_of_a_worker_end_with_it() {
     });
 }
 
+/// A server that puts itself into the background is told of, with what to do, and ended: nobody could look after it, and
+/// it would have the port.
+#[test]
+fn a_server_in_the_background_is_ended() {
+    Test::new().server(Kind::Python).run(|scene| {
+        let script = "import http.server, os, signal
+server = http.server.HTTPServer(('127.0.0.1', 8000), http.server.SimpleHTTPRequestHandler)
+if os.fork():
+    os._exit(0)
+os.setsid()
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+server.serve_forever()
+";
+        let command = ["python3", "-c", script];
+        let finished =
+            scene.relisten().options(["--grace", "1s"]).command(command).workers(2).fail(seconds(20));
+        assert_eq!(finished.code(), Some(5), "{finished:#?}");
+        for part in ["into the background", "must stay in the foreground"] {
+            assert!(finished.err.contains(part), "{finished:#?}");
+        }
+        scene.nothing_left(&[8000]);
+    });
+}
+
 /// As the first process of a container the supervisor reaps whatever is left to it.
 #[test]
 fn reaps_zombies_as_first_process() {

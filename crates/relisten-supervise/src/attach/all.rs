@@ -8,6 +8,7 @@ use super::hung::Found;
 use super::members::{self, Hold, Holders};
 use super::workers::Workers;
 use crate::core::Millis;
+use crate::keeper;
 use crate::runtime::now;
 use crate::status::{Foreign, Totals};
 use relisten::SocketInode;
@@ -150,7 +151,7 @@ impl All {
         if first && holders.is_empty() {
             return Err(AttachError::Hidden(self.port));
         }
-        if first && holders.values().flatten().any(|hold| members::is_ours(hold.pid)) {
+        if first && holders.values().flatten().any(|hold| keeper::is_one(hold.pid)) {
             return Err(AttachError::Instance(self.port));
         }
         let table =

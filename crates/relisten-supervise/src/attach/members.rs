@@ -83,12 +83,6 @@ pub(super) fn holders(wanted: &BTreeSet<SocketInode>) -> Holders {
     found
 }
 
-/// Is this a supervisor or keeper of relisten? Both hold listeners and accept from none.
-pub(super) fn is_ours(pid: u32) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    name.trim() == "relisten-keeper"
-}
-
 /// A duplicate of a listener, from whoever lets us have one.
 pub(super) fn duplicate(holds: &[Hold]) -> io::Result<Listener> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);

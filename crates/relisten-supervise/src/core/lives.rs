@@ -61,6 +61,9 @@ impl Instance {
         let expected = worker.state == State::Stopping || worker.state == State::Leaving && !worker.held;
         step.record(Record::Exited { worker: id, slot: worker.slot, status, expected });
         let why = match (worker.state, status) {
+            (State::Starting, ExitStatus::Code(0)) => {
+                "exited with 0 before it was ready: a server must stay in the foreground".to_owned()
+            }
             (State::Starting, ExitStatus::Code(code)) => format!("exited with {code} before it was ready"),
             (State::Starting, ExitStatus::Signal(signal)) => {
                 format!("ended by signal {signal} before it was ready")

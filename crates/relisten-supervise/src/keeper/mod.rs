@@ -33,7 +33,7 @@ pub use inherit::{DrainedOutput, Inheritance, Kept};
 pub use protocol::{Kind, Refusal};
 
 use rustix::process::Resource;
-use std::ffi::OsString;
+use std::ffi::{CStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,15 @@ pub fn path_beside(control: &Path) -> PathBuf {
     let mut path = control.as_os_str().to_owned();
     path.push(".keeper");
     path.into()
+}
+
+/// The name of its process.
+const COMMAND: &CStr = c"relisten-keeper";
+
+/// Is this process a keeper, of any instance? It holds listeners and accepts from none.
+pub(crate) fn is_one(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/comm"))
+        .is_ok_and(|name| name.trim_end().as_bytes() == COMMAND.to_bytes())
 }
 
 /// The keeper's program: `keeper NAME PATH [LINGER_MS]`, the words after `keeper` being `arguments`, and the
@@ -98,7 +107,7 @@ fn detach() -> io::Result<OwnedFd> {
     // Each of these only makes the keeper nicer: it can do its work without.
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
-    let _ = rustix::thread::set_name(c"relisten-keeper");
+    let _ = rustix::thread::set_name(COMMAND);
     let mut files = rustix::process::getrlimit(Resource::Nofile);
     files.current = files.maximum;
     let _ = rustix::process::setrlimit(Resource::Nofile, files);

@@ -2,9 +2,14 @@
 
 use super::Dispatcher;
 use crate::core::{Event, ExitStatus, Millis, Signal, WorkerId};
+use crate::keeper;
 use crate::runtime::clock;
-use rustix::process::{Pid, WaitOptions};
-use std::collections::BTreeSet;
+use relisten::SocketInode;
+use relisten_diag::owner::sockets_of;
+use relisten_diag::process::ProcessTable;
+use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::os::fd::OwnedFd;
 
 impl Dispatcher {
     pub(super) fn kill(&mut self, worker: WorkerId, signal: Signal) {
@@ -49,11 +54,21 @@ impl Dispatcher {
             self.unkeep(&format!("{key}:{}", worker.0));
         }
         let (session, reaped) = (process.facts.pid, process.facts.is_child);
+        let listeners: HashSet<SocketInode> = self.sockets.of(worker).map(|held| held.facts.inode).collect();
         drop(process);
         self.event(Event::Exited { worker, status });
         // Only now: the successor must not wait for a walk over all processes of the machine.
-        if !(reaped && is_reused(session)) && signal_session(session, rustix::process::Signal::TERM) {
-            self.remains.push((session, clock::now() + grace));
+        let orphans =
+            !(reaped && is_reused(session)) && signal_session(session, rustix::process::Signal::TERM);
+        let background = self.background(session, &listeners);
+        if let Some(pid) = background.keys().next() {
+            tracing::warn!(%worker, pid, "the worker has gone into the background, where it can't be looked after: it is \
+                 ended. A server must stay in the foreground (nginx: -g 'daemon off;')");
+        }
+        let background: Vec<OwnedFd> = background.into_values().collect();
+        signal_all(&background, rustix::process::Signal::TERM);
+        if orphans || !background.is_empty() {
+            self.remains.push(Remains { session, background, at: clock::now() + grace });
         }
         // Keep the output of the last few for the reason of a failed reload.
         while self.outputs.len() > self.processes.len() + 16 {
@@ -67,18 +82,31 @@ impl Dispatcher {
 
     /// At the end of the instance nobody stays behind.
     pub(in crate::runtime) fn kill_remains(&mut self) {
-        for (session, _) in self.remains.drain(..) {
-            kill_orphaned_session(session);
-        }
+        self.remains.drain(..).for_each(Remains::kill);
     }
 
     /// Those whose time is over.
     pub(super) fn kill_due_remains(&mut self, now: Millis) {
-        let (due, later): (Vec<_>, Vec<_>) = self.remains.drain(..).partition(|(_, at)| *at <= now);
+        let (due, later): (Vec<_>, Vec<_>) = self.remains.drain(..).partition(|remains| remains.at <= now);
         self.remains = later;
-        for (session, _) in due {
-            kill_orphaned_session(session);
-        }
+        due.into_iter().for_each(Remains::kill);
+    }
+
+    /// A server that has gone into the background is in no session of ours. But it has its listeners, and who has lost his
+    /// parent is ours: this process is a subreaper. With all that it has started.
+    fn background(&self, session: u32, listeners: &HashSet<SocketInode>) -> BTreeMap<u32, OwnedFd> {
+        let Ok(table) = ProcessTable::read() else { return BTreeMap::new() };
+        let (us, left) = (std::process::id(), table.tree(session, session));
+        let known = |pid: &u32| {
+            left.contains(pid) || self.processes.values().any(|p| p.facts.pid == *pid) || keeper::is_one(*pid)
+        };
+        let has_one = |pid: &u32| sockets_of(*pid).is_ok_and(|held| !held.is_disjoint(listeners));
+        let orphans = table.pids().filter(|pid| table.parent(*pid) == Some(us));
+        orphans
+            .filter(|pid| !known(pid) && has_one(pid))
+            .flat_map(|pid| table.tree(pid, pid))
+            .filter_map(|pid| Some((pid, pidfd_open(Pid::from_raw(pid as i32)?, PidfdFlags::empty()).ok()?)))
+            .collect()
     }
 
     pub(super) fn forget_plans(&mut self) {
@@ -87,6 +115,28 @@ impl Dispatcher {
         let wanted: BTreeSet<_> =
             self.plans.values().chain([&self.newest]).flat_map(|p| p.endpoints.iter().cloned()).collect();
         self.sockets.forget_unused(&wanted);
+    }
+}
+
+/// Processes left of a worker whose first process is gone.
+pub(in crate::runtime) struct Remains {
+    session: u32,
+    /// Those that have left it.
+    background: Vec<OwnedFd>,
+    /// When they are killed.
+    pub(super) at: Millis,
+}
+
+impl Remains {
+    fn kill(self) {
+        kill_orphaned_session(self.session);
+        signal_all(&self.background, rustix::process::Signal::KILL);
+    }
+}
+
+fn signal_all(processes: &[OwnedFd], signal: rustix::process::Signal) {
+    for process in processes {
+        let _ = rustix::process::pidfd_send_signal(process, signal);
     }
 }
 
@@ -101,13 +151,13 @@ fn kill_orphaned_session(session: u32) {
 
 /// Has another process the number of this one, which has been reaped?
 fn is_reused(session: u32) -> bool {
-    relisten_diag::process::ProcessTable::read().is_ok_and(|table| table.contains(session))
+    ProcessTable::read().is_ok_and(|table| table.contains(session))
 }
 
 /// Sends a signal to all processes of a worker's session but the first (whose end is known already or which gets its own).
 /// True: there were any.
 fn signal_session(session: u32, signal: rustix::process::Signal) -> bool {
-    let Ok(table) = relisten_diag::process::ProcessTable::read() else { return false };
+    let Ok(table) = ProcessTable::read() else { return false };
     let mut any = false;
     for pid in table.tree(session, session).into_iter().filter(|pid| *pid != session) {
         if let Some(pid) = Pid::from_raw(pid as i32) {

@@ -28,6 +28,7 @@ use crate::runtime::start::RunError;
 use crate::sockets::Sockets;
 use crate::spec::SpecSource;
 use crate::status::{Missing, Totals};
+use ends::Remains;
 use relisten::address::{Endpoint, Protocol};
 use relisten::{Generation, SlotId, SocketInode};
 use relisten_diag::quiet::Observer;
@@ -72,8 +73,7 @@ pub(in crate::runtime) struct Dispatcher {
     pub(in crate::runtime) started: Millis,
     pub(in crate::runtime) answers: BTreeMap<RequestId, Reply>,
     pub(in crate::runtime) last_request: u64,
-    /// Processes left of a worker whose first process is gone, and when they are killed.
-    pub(in crate::runtime) remains: Vec<(u32, Millis)>,
+    pub(in crate::runtime) remains: Vec<Remains>,
     pub(in crate::runtime) finished: bool,
     /// No worker ever became ready, and why: the instance gives up.
     pub(in crate::runtime) gave_up: Option<RunError>,
@@ -277,7 +277,7 @@ impl Dispatcher {
     /// When it is wanted for more than a look at the queues.
     fn other_deadline(&self) -> Option<Millis> {
         let readiness = self.processes.values().filter_map(|p| p.readiness.deadline());
-        let remains = self.remains.iter().map(|(_, at)| *at);
+        let remains = self.remains.iter().map(|remains| remains.at);
         let health = self.processes.values().filter(|p| !p.readiness.probing).filter_map(|p| p.health_at);
         let to_collect = self.sockets.orphans().next().is_some()
             || self.sockets.any_departing()
