@@ -1,7 +1,7 @@
 //! Real servers are reloaded and scaled under load: what is lost.
 
 use super::measure;
-use super::servers::{Running, Server, Way};
+use super::servers::{Running, Server, Way, who};
 use crate::experiment::{Context, Experiment, Failure};
 use crate::load::{Fate, Pace, Plan, Report, Runner};
 use crate::outcome::{Axis, Cell, Outcome, Plot, Table};
@@ -17,14 +17,14 @@ const THINKING: Duration = Duration::from_millis(20);
 /// Between two changes.
 const PAUSE: Duration = Duration::from_millis(300);
 const STEPS: [usize; 4] = [1, 4, 2, 4];
-/// Bare ones first, and the one that stops worst first of all.
+/// By themselves first, and the one that stops worst first of all.
 const CASES: [(Server, Way); 7] = [
-    (Server::Python, Way::Bare),
+    (Server::Python, Way::Reuseport),
     (Server::Python, Way::Relisten),
     (Server::BuiltIn, Way::Relisten),
-    (Server::Nginx, Way::Bare),
+    (Server::Nginx, Way::Reuseport),
     (Server::Nginx, Way::Relisten),
-    (Server::Gunicorn, Way::Bare),
+    (Server::Gunicorn, Way::Reuseport),
     (Server::Gunicorn, Way::Relisten),
 ];
 
@@ -34,7 +34,7 @@ impl Experiment for Reload {
     }
 
     fn shows(&self) -> &'static str {
-        "Reloads of real servers under load: bare with reuseport they lose connections, under relisten none."
+        "Reloads of real servers under load: with reuseport alone they lose connections, under relisten none."
     }
 
     fn run(&self, context: &mut Context<'_>) -> Result<Outcome, Failure> {
@@ -55,7 +55,7 @@ impl Experiment for Scale {
     }
 
     fn shows(&self) -> &'static str {
-        "Real servers get fewer and more workers under load: bare with reuseport they lose connections, under relisten none."
+        "Real servers get fewer and more workers under load: with reuseport alone they lose connections, under relisten none."
     }
 
     fn run(&self, context: &mut Context<'_>) -> Result<Outcome, Failure> {
@@ -85,7 +85,7 @@ fn compare(
     let cases = context.pick(&CASES[..5], &CASES, &CASES);
     let mut drawn: Vec<(String, f64)> = Vec::new();
     for (step, (server, way)) in cases.iter().enumerate() {
-        let who = format!("{}, {}", server.name(), way.name());
+        let who = who(*server, *way);
         context.step(step, cases.len(), &who);
         let report = match under_load(context, *server, *way, change) {
             Ok(report) => report,
@@ -100,7 +100,9 @@ fn compare(
         table.row(cells.into_iter().chain([report.lost.into(), Cell::from(fates(&report)), slowest]));
         drawn.push((who.clone(), report.lost as f64 * 10_000.0 / report.attempts.started.max(1) as f64));
         match (server, way) {
-            (Server::Python, Way::Bare) => outcome.check(who, "some are lost", report.lost, report.lost > 0),
+            (Server::Python, Way::Reuseport) => {
+                outcome.check(who, "some are lost", report.lost, report.lost > 0);
+            }
             (_, Way::Relisten) => outcome.check(who, "none is lost", report.lost, report.lost == 0),
             _ => {}
         }
@@ -110,7 +112,7 @@ fn compare(
     let mut plot = Plot::bars("Lost", names, Axis::new("lost of 10,000 connections", ""));
     plot.heights("lost", drawn.iter().map(|(_, lost)| *lost));
     outcome.plots.push(plot);
-    outcome.note("Each request is on a new connection. A request takes Python 20 ms. Bare Python: processes with SO_REUSEPORT; they are ended when their successors listen. gunicorn: --reuse-port; nginx: listen … reuseport; both are told by signals.");
+    outcome.note("Each request is on a new connection. A request takes Python 20 ms. Python alone: processes with SO_REUSEPORT; each is ended when its successor listens and while it serves somebody. gunicorn: --reuse-port; nginx: listen … reuseport; both are told by signals.");
     Ok(outcome)
 }
 
@@ -120,8 +122,8 @@ fn under_load(
     way: Way,
     change: &mut dyn FnMut(&mut Running) -> Result<(), Failure>,
 ) -> Result<Report, Failure> {
-    let mut running = server.start(context, way, WORKERS)?;
-    let plan = Plan { pause: THINKING, ..measure::plan(running.address, Pace::Clients(CLIENTS))? };
+    let mut running = Running::start(context, server, way, WORKERS)?;
+    let plan = Plan { pause: THINKING, ..measure::plan(running.address(), Pace::Clients(CLIENTS))? };
     let load = Runner::start(plan)?;
     if !load.wait_for_more(CLIENTS as u64, measure::BOUND) {
         return Err(Failure::Unexpected(format!("{} does not serve", server.name())));

@@ -10,8 +10,10 @@ mod herd;
 mod loss;
 mod measure;
 mod moving;
+mod peers;
 mod servers;
 mod steal;
+mod stopped;
 mod timewait;
 mod walk;
 
@@ -27,6 +29,7 @@ pub const ALL: &[&dyn Experiment] = &[
     &hang::Hang,
     &change::Reload,
     &change::Scale,
+    &peers::Peers,
     &steal::Steal,
     &cost::Cost,
     &walk::Walk,
