@@ -36,6 +36,7 @@ mod skip;
 pub mod sockets;
 pub mod status;
 pub mod trace;
+mod traces;
 mod wait;
 pub mod wire;
 
@@ -44,6 +45,7 @@ pub use relisten::{Builder, Finished, Relisten, cli};
 pub use scene::Scene;
 pub use server::{Kind, Server};
 pub use status::Status;
+pub use traces::Traces;
 pub use wait::{wait_for, wait_until};
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! `relisten lab`: experiments about who gets what when groups change, TIME_WAIT, and the simulation of policies.
 
-use relisten_e2e::{Finished, Test, cli, seconds};
+use relisten_e2e::{Finished, Test, Traces, cli, seconds};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -24,34 +24,12 @@ fn held(report: &Value) -> (BTreeSet<String>, Vec<String>) {
     (checks.iter().map(name).collect(), list("skipped").iter().map(|s| s["what"].to_string()).collect())
 }
 
-/// What an experiment must leave as it was: settings of this network namespace, sockets, processes, files.
-fn surroundings(directory: &std::path::Path) -> String {
-    use std::fmt::Write;
-    let mut all = String::new();
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    for setting in ["ip_local_port_range", "tcp_tw_reuse", "tcp_tw_reuse_delay", "tcp_max_tw_buckets"] {
-        write!(all, "{setting} {}", read(&format!("/proc/sys/net/ipv4/{setting}"))).expect("a string");
-    }
-    for table in ["tcp", "tcp6", "udp", "udp6"] {
-        write!(all, "{table} {} ", read(&format!("/proc/net/{table}")).lines().count()).expect("a string");
-    }
-    let names = |directory: &std::path::Path| -> BTreeSet<String> {
-        let entries = std::fs::read_dir(directory).expect("a directory");
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
-    };
-    let processes = names(std::path::Path::new("/proc"));
-    let processes: BTreeSet<&String> =
-        processes.iter().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).collect();
-    write!(all, "{processes:?} {:?} {:?}", names(directory), names(&std::env::temp_dir())).expect("a string");
-    all
-}
-
 /// One after the other in one sandbox, and nothing is left.
 fn leaves_nothing(experiment: &str, look: impl FnOnce(&Value)) {
     Test::new().limit(seconds(120)).run(|scene| {
-        let before = surroundings(scene.directory());
+        let before = Traces::read(scene);
         let report = quick(experiment);
-        assert_eq!(surroundings(scene.directory()), before, "{experiment} left something");
+        assert_eq!(Traces::read(scene), before, "{experiment} left something");
         look(&report);
     });
 }

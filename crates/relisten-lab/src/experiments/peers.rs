@@ -87,7 +87,8 @@ impl Experiment for Peers {
             for _ in 0..context.rounds() {
                 match all_cases(context, server, way, &mut found, &mut outcome) {
                     Ok(()) => {}
-                    Err(Failure::Skip(why)) => {
+                    // Whatever is wrong with somebody else's server.
+                    Err(why) if way != Way::Relisten || matches!(why, Failure::Skip(_)) => {
                         outcome.skip(who(server, way), why);
                         break;
                     }

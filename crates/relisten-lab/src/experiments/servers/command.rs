@@ -43,7 +43,7 @@ impl Place {
                 self.nginx()
             }
             Server::HaProxy => {
-                self.haproxy_configuration(workers)?;
+                self.haproxy_configuration(way, workers)?;
                 let mut command = Command::new(find("haproxy")?);
                 command.args(["-W", "-f", "haproxy.cfg"]);
                 Ok(command)
@@ -105,7 +105,7 @@ impl Place {
                 self.nginx()
             }
             Server::HaProxy => {
-                self.haproxy_configuration(1)?;
+                self.haproxy_configuration(Way::Relisten, 1)?;
                 let mut command = Command::new(find("haproxy")?);
                 command.args(["-db", "-f", "haproxy.cfg"]);
                 Ok(command)
@@ -153,11 +153,17 @@ impl Place {
         self.file("nginx.conf", &text).map(drop)
     }
 
-    /// One process with a thread for each worker, whose successor takes its listeners over, as the manual has it.
-    pub(super) fn haproxy_configuration(&self, threads: usize) -> Result<(), Failure> {
+    /// Alone, one process with a thread for each worker; its successor takes its listeners over, as the manual has it.
+    pub(super) fn haproxy_configuration(&self, way: Way, threads: usize) -> Result<(), Failure> {
         let address = self.address;
+        let socket = match way {
+            Way::Relisten => String::new(),
+            _ => {
+                format!(" stats socket {}/stats level admin expose-fd listeners\n", self.directory.display())
+            }
+        };
         let text = format!(
-            "global\n nbthread {threads}\n stats socket haproxy.sock level admin expose-fd listeners\n\
+            "global\n nbthread {threads}\n{socket}\
              defaults\n mode http\n timeout client 30s\n timeout connect 30s\n timeout server 30s\n\
              frontend all\n bind {address}\n http-request return status 200 content-type text/plain string ok\n"
         );

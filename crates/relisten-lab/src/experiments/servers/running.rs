@@ -43,7 +43,8 @@ impl Running {
         } else {
             running.spawn(running.place.command(server, way, workers)?)?;
         }
-        measure::until(&format!("{} answers", who(server, way)), || Ok(ask(address).is_ok()))?;
+        measure::until(&format!("{} answers", who(server, way)), || Ok(ask(address).is_ok()))
+            .map_err(|error| running.with_output(&error))?;
         if way == Way::Relisten {
             // The command returns when all of them serve.
             running.relisten(&["scale", &workers.to_string()])?;
@@ -53,6 +54,12 @@ impl Running {
 
     pub(in crate::experiments) fn address(&self) -> SocketAddr {
         self.place.address
+    }
+
+    /// Why it does not do what it should is mostly in its output.
+    fn with_output(&self, error: &Failure) -> Failure {
+        let output = std::fs::read(self.place.directory.join("log")).unwrap_or_default();
+        Failure::Unexpected(format!("{error}; its output: {}", String::from_utf8_lossy(&output).trim()))
     }
 
     /// Workers that nobody looks after.
@@ -88,8 +95,8 @@ impl Running {
                 self.place.nginx_configuration(way, to)?;
                 self.tell(Signal::HUP)
             }
-            (_, Server::HaProxy) => {
-                self.place.haproxy_configuration(to)?;
+            (way, Server::HaProxy) => {
+                self.place.haproxy_configuration(way, to)?;
                 self.tell(Signal::USR2)
             }
             (_, Server::Pm2) => self.pm2(&["scale", "lab", &to.to_string()]),
