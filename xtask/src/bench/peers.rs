@@ -5,15 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Runs the script that follows on the command line as one worker of Node's cluster and starts another one when
-/// that ends, as the module's documentation shows it.
-pub(super) const CLUSTER: &str = r#"const cluster = require("cluster");
-const [script, ...rest] = process.argv.slice(2);
-if (cluster.isPrimary) {
-  cluster.setupPrimary({ exec: script, args: rest });
-  cluster.on("exit", () => cluster.fork());
-  cluster.fork();
-}
-"#;
+/// that ends, as the module's documentation shows it. The lab uses it as well.
+pub(super) const CLUSTER: &str =
+    include_str!("../../../crates/relisten-lab/src/experiments/servers/cluster.js");
 
 /// A program in PATH. The system's own directories come first: shims of version managers cost time and are not the
 /// program.

@@ -114,7 +114,7 @@ impl Experiment for Peers {
         ));
         check(&found, &mut outcome);
         outcome.note("Each request is on a new connection; clients rest 20 ms between two, and wait 8 s for an answer. Each server is told in its own way: HUP (nginx, gunicorn, granian, and the script on Node's cluster module), USR2 (HAProxy), pm2 reload; TTIN and TTOU, the configuration, pm2 scale.");
-        outcome.note("HAProxy alone is one process with a thread for each worker, so that a hang or a crash is one of all of them; its manual's way to reload passes the listeners on.");
+        outcome.note("HAProxy alone is one process with a thread for each worker, so that a hang or a crash is one of all of them, and its master ends with it; at a reload the listeners are passed on, as its manual has it.");
         outcome.note("A killed worker breaks what it had accepted, whoever looks after it. That is counted in the moment of its death.");
         Ok(outcome)
     }
@@ -172,7 +172,7 @@ fn one_case(
     running: &mut Running,
     case: Case,
 ) -> Result<Found, Failure> {
-    let length = Duration::from_millis(context.pick(700, 2000, 4000));
+    let length = Duration::from_millis(context.pick(700, 1000, 2000));
     let plan = measure::plan(running.address(), Pace::Clients(CLIENTS))?;
     let load = Runner::start(Plan { pause: THINKING, timeout: PATIENCE, ..plan })?;
     if !load.wait_for_more(CLIENTS as u64, measure::BOUND) {
