@@ -105,6 +105,14 @@ fn policies_change_without_loss() {
         assert!(no_slot.code() == Some(1) && no_slot.err.contains("no slot 9"), "{no_slot:?}");
         let nobody = cli(&["weight", "0=0", "1=0", "2=0", "3=0", "--name", relisten.name()]);
         assert!(nobody.code() == Some(1) && nobody.err.contains("nobody"), "{nobody:?}");
+        let twice = cli(&["weight", "0=1", "0=2", "--name", relisten.name()]);
+        assert!(twice.code() == Some(2) && twice.err.contains("slot 0 is given twice"), "{twice:?}");
+        // They are noted, but mean nothing until the policy goes by them.
+        for (policy, means_nothing) in [("hash", true), ("weighted", false)] {
+            relisten.control(&["steer", policy]).ok();
+            let noted = cli(&["weight", "0=3", "--name", relisten.name()]).ok();
+            assert_eq!(noted.err.contains("`relisten steer weighted`"), means_nothing, "{noted:?}");
+        }
         relisten.stop(seconds(20));
     });
 }

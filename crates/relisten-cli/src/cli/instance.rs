@@ -1,6 +1,6 @@
 //! Commands to a running instance.
 
-use super::values::{SlotWeight, Span, SpanOrNever, WorkerCount};
+use super::values::{SlotWeight, Span, SpanOrNever, WorkerCount, target};
 use clap::Args;
 use relisten::steer::Policy;
 use std::path::PathBuf;
@@ -99,7 +99,7 @@ pub(crate) struct SteerArgs {
     pub(crate) reach: Reach,
 
     /// Steer the server that listens on this port, or this process, until told otherwise
-    #[arg(long, value_name = "PORT|PID", conflicts_with_all = ["name", "control", "detach", "json"])]
+    #[arg(long, value_name = "PORT|PID", value_parser = target, conflicts_with_all = ["name", "control", "detach", "json"])]
     pub(crate) attach: Option<u32>,
 
     /// End what --attach began on this port

@@ -57,6 +57,8 @@ fn mistakes() {
         &["run", "--workers", "2", "--workers", "3"],
         &["scale"],
         &["scale", "0"],
+        &["scale", "+1"],
+        &["steer", "--attach", "nginx"],
         &["status", "web", "--control", "/run/x.sock"],
         &["stop", "--timeout", "never"],
         &["completions", "tcsh"],

@@ -22,8 +22,10 @@ pub(crate) enum ValueError {
     Workers,
     #[error("there must be at least one worker; give a number from 1 to {MAX_WORKERS}, or auto")]
     NoWorkers,
-    #[error("expected a number from 1 to {MAX_WORKERS}")]
+    #[error("expected how many there are to be in all, a number from 1 to {MAX_WORKERS}")]
     WorkerCount,
+    #[error("expected a port, or the number of a process that listens on one")]
+    Target,
     #[error("{0}; write a number with its unit, for example 200ms, 30s, 2m or 1h30m")]
     Span(String),
     #[error("longer than 366 days")]
@@ -103,8 +105,9 @@ impl FromStr for WorkerCount {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text.parse() {
-            Ok(Workers::Count(count)) => Ok(Self(count.get())),
-            Ok(Workers::Auto) | Err(_) => Err(ValueError::WorkerCount),
+            // Who writes +1 does not mean one.
+            Ok(Workers::Count(count)) if !text.starts_with('+') => Ok(Self(count.get())),
+            _ => Err(ValueError::WorkerCount),
         }
     }
 }
@@ -196,6 +199,11 @@ impl FromStr for ReadyWhen {
             },
         }))
     }
+}
+
+/// What to attach to: a port or a process.
+pub(crate) fn target(text: &str) -> Result<u32, ValueError> {
+    text.parse().map_err(|_| ValueError::Target)
 }
 
 /// A slot and its weight.

@@ -8,7 +8,7 @@ use crate::{log, say};
 use relisten::steer::Policy;
 use relisten_supervise::attach;
 use relisten_supervise::runtime::output::{Format, Output};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -85,20 +85,37 @@ fn change(args: &SteerArgs, policy: Policy) -> Exit {
 
 /// Asks for other weights.
 pub(crate) fn weight(args: &WeightArgs) -> Exit {
+    let mut weights = BTreeMap::new();
+    for given in &args.weights {
+        if weights.insert(given.slot, given.weight).is_some() {
+            say::error(&format!("slot {} is given twice", given.slot), None);
+            return Exit::Usage;
+        }
+    }
     let reach = Reach { name: args.name.clone(), control: args.control.clone() };
     let target = match find(&reach) {
         Ok(target) => target,
         Err(error) => return complain(&error),
     };
-    let weights: BTreeMap<u32, u32> = args.weights.iter().map(|w| (w.slot, w.weight)).collect();
-    match target.client.timeout(PATIENCE).weight(&weights) {
+    let client = target.client.timeout(PATIENCE);
+    match client.weight(&weights) {
         Ok(answer) if args.json => {
             say::out(format!("{}\n", serde_json::json!({ "weights": answer.weights })).as_bytes())
         }
         Ok(answer) => {
             let all: Vec<_> =
                 answer.weights.iter().map(|(slot, weight)| format!("{slot}={weight}")).collect();
-            say::out(format!("{}: weights {}\n", target.name, all.join(" ")).as_bytes())
+            let exit = say::out(format!("{}: weights {}\n", target.name, all.join(" ")).as_bytes());
+            let different: BTreeSet<_> = answer.weights.values().filter(|weight| **weight > 0).collect();
+            if different.len() > 1
+                && let Ok(policy) = client.status().map(|status| status.steering.policy)
+                && policy != Policy::Weighted.as_str()
+            {
+                say::note(&format!(
+                    "with {policy} a weight above 0 means nothing; `relisten steer weighted` goes by it"
+                ));
+            }
+            exit
         }
         Err(error) if args.json => problem(&error),
         Err(error) => complain(&error),
