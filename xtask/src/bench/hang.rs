@@ -62,6 +62,7 @@ pub(super) fn run(ground: &Ground, table: &mut Table) -> Result<(), String> {
             first_rescued(&instance, table)?;
         }
     }
+    moving(ground, table)?;
     thousand(ground, table)?;
     for (what, port) in [("nginx reuseport", 7304), ("gunicorn --reuse-port", 7305)] {
         let words =
@@ -203,6 +204,40 @@ fn first_rescued(instance: &Instance, table: &mut Table) -> Result<(), String> {
     Ok(())
 }
 
+/// What moving a queue takes by itself, and what the kernel's part of that is: a test that measures both.
+fn moving(ground: &Ground, table: &mut Table) -> Result<(), String> {
+    let what = "moving 1,000 waiting connections, by itself";
+    let Some(test) = &ground.program_time else {
+        table.add(Row::missing(NAME, what, "its test was not built"));
+        return Ok(());
+    };
+    let rounds = if table.quick() { 1 } else { 5 };
+    let (mut ours, mut kernel) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let output = Command::new(test).args(["moving", "--nocapture"]).output();
+        let text = String::from_utf8_lossy(&output.map_err(|error| error.to_string())?.stdout).into_owned();
+        let Some((mine, kernels)) = text.lines().find_map(took) else {
+            table.add(Row::missing(NAME, what, "no figures"));
+            return Ok(());
+        };
+        ours.push(mine / 1000.0);
+        kernel.push(kernels / 1000.0);
+    }
+    let note = format!(
+        "{rounds} runs, the best of 9 rescues each; by the kernel's hash {:.2} ms",
+        Spread::of(kernel).median
+    );
+    table.add(Row::info(NAME, what, "ms", Spread::of(ours)).bar(Bar::AtMost(1.0)).note(note));
+    Ok(())
+}
+
+/// `moving 1000 connections: 834 us, by the kernel's hash 765 us`
+fn took(line: &str) -> Option<(f64, f64)> {
+    let (ours, kernel) =
+        line.strip_prefix("moving 1000 connections: ")?.split_once(" us, by the kernel's hash ")?;
+    Some((ours.parse().ok()?, kernel.strip_suffix(" us")?.parse().ok()?))
+}
+
 /// More than a thousand connections wait for a stopped worker: what the supervisor says moving them took.
 fn thousand(ground: &Ground, table: &mut Table) -> Result<(), String> {
     raise_descriptors()?;
@@ -235,8 +270,8 @@ fn thousand(ground: &Ground, table: &mut Table) -> Result<(), String> {
         "{rounds} rescues of {:.0} to {:.0} connections, as the supervisor logs them, by the thousand",
         moved.lowest, moved.highest
     );
-    let row = Row::info(NAME, "moving 1,000 waiting connections", "ms", Spread::of(times));
-    table.add(row.bar(Bar::AtMost(1.0)).note(note));
+    let what = "moving 1,000 waiting connections while workers are woken and accept them";
+    table.add(Row::info(NAME, what, "ms", Spread::of(times)).note(note));
     let row = Row::info(NAME, "of these, lost", "", Spread::one(lost as f64));
     table.add(row.bar(Bar::AtMost(0.0)).note(format!("{} connections", rounds * 4_400)));
     Ok(())
@@ -269,5 +304,11 @@ mod tests {
     fn rescues_are_read() {
         let log = " INFO what waited for the hung worker was moved to others worker=w1 slot=0 moved=7 took_us=91\nx";
         assert_eq!(super::rescues(log), [(7, 91)]);
+    }
+
+    #[test]
+    fn the_line_of_the_test_is_read() {
+        let line = "moving 1000 connections: 834 us, by the kernel's hash 765 us";
+        assert_eq!(super::took(line), Some((834.0, 765.0)));
     }
 }

@@ -71,7 +71,10 @@ fn programs(ground: &Ground, table: &mut Table) -> Result<(), String> {
     let rounds = if table.quick() { 1 } else { 3 };
     let mut times: BTreeMap<(u32, String), Vec<f64>> = BTreeMap::new();
     for _ in 0..rounds {
-        let output = Command::new(test).arg("--nocapture").output().map_err(|error| error.to_string())?;
+        let output = Command::new(test)
+            .args(["a_decision", "--nocapture"])
+            .output()
+            .map_err(|error| error.to_string())?;
         let text = String::from_utf8_lossy(&output.stdout);
         let found = of_policies(&text);
         if found.is_empty() {

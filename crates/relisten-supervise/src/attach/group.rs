@@ -165,14 +165,20 @@ impl Attachment {
         let last = self.guarded;
         self.guarded = Guarded { opened, steered, ..last };
         let odd = opened > last.opened && steered == last.steered;
-        let counted = || counts_an_ack(&self.endpoint, || Some(group.counts().acks));
-        if !(strangers || odd) || counted() == Some(true) || !self.ensure_program(member) {
+        let counted = || counts_an_ack(&self.endpoint, last.blind, || Some(group.counts().acks));
+        if !(strangers || odd) {
+            return false;
+        }
+        if counted() == Some(true) {
+            // Put there at the last look, when that could not be seen.
+            return std::mem::take(&mut self.guarded.blind);
+        }
+        if !self.ensure_program(member) {
             return false;
         }
         let seen = counted() == Some(true);
-        let restored = seen && !self.guarded.blind;
         self.guarded.blind = !seen;
-        restored
+        seen
     }
 
     /// Has one of its listeners been closed by its workers, as far as we know?

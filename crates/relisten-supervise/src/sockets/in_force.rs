@@ -12,6 +12,7 @@ use relisten::address::Endpoint;
 use relisten_sys::stray;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
 
 /// What was seen at the last look.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ pub(super) struct InForce {
 struct Seen {
     opened: u64,
     steered: u64,
-    /// The ACK does not get through, though the program is there: a packet filter, perhaps.
+    /// The ACK did not get through, though the program was there: a packet filter, perhaps.
     blind: bool,
 }
 
@@ -63,16 +64,16 @@ impl Sockets {
 
     /// True: it was not in force and is now.
     fn restore_program(&self, endpoint: &Endpoint, blind: &mut bool) -> bool {
-        let was_there = self.is_counted(endpoint);
+        let was_there = self.is_counted(endpoint, *blind);
         if was_there == Some(true) {
-            return false;
+            // Put there at the last look, when that could not be seen.
+            return std::mem::take(blind);
         }
         self.put_in_force(endpoint);
         // Without a try nobody knows; that it is there now is certain.
-        let is_there = was_there.and_then(|_| self.is_counted(endpoint)) == Some(true);
-        let restored = is_there && !*blind;
+        let is_there = was_there.and_then(|_| self.is_counted(endpoint, *blind)) == Some(true);
         *blind = !is_there;
-        restored
+        is_there
     }
 
     fn opened_and_steered(&self, endpoint: &Endpoint) -> (u64, u64) {
@@ -87,8 +88,8 @@ impl Sockets {
         (opened, steered + group.by_kernel + group.by_exception + group.acks)
     }
 
-    fn is_counted(&self, endpoint: &Endpoint) -> Option<bool> {
-        counts_an_ack(endpoint, || Some(self.ebpf()?.group_counts(endpoint)?.acks))
+    fn is_counted(&self, endpoint: &Endpoint, blind: bool) -> Option<bool> {
+        counts_an_ack(endpoint, blind, || Some(self.ebpf()?.group_counts(endpoint)?.acks))
     }
 
     fn put_in_force(&self, endpoint: &Endpoint) {
@@ -102,11 +103,25 @@ impl Sockets {
     }
 }
 
-/// Is an ACK to this address counted by our program, which counts so many? `None`: it could not be sent.
-pub(crate) fn counts_an_ack(endpoint: &Endpoint, acks: impl Fn() -> Option<u64>) -> Option<bool> {
+/// As a rule it has arrived when it has been sent, over loopback. On a busy machine the kernel leaves it to a thread.
+const ARRIVAL: Duration = Duration::from_millis(20);
+
+/// Is an ACK to this address counted by our program, which counts so many? `None`: it could not be sent. `blind`: none
+/// arrived the last time, so it is not waited for.
+pub(crate) fn counts_an_ack(
+    endpoint: &Endpoint,
+    blind: bool,
+    acks: impl Fn() -> Option<u64>,
+) -> Option<bool> {
     let to = reachable(endpoint.addr()?);
     let before = acks()?;
-    // Over loopback it has arrived when this returns.
     stray::acknowledge(to).ok()?;
-    Some(acks()? > before)
+    let sent = Instant::now();
+    while acks()? <= before {
+        if blind || sent.elapsed() > ARRIVAL {
+            return Some(false);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Some(true)
 }
