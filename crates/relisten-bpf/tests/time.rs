@@ -54,7 +54,7 @@ fn moving(scene: &mut Scene, program: BorrowedFd<'_>) -> f64 {
         scene.members[LAST].place.rescue(&scene.members[LAST].socket, BACKLOG as u32).unwrap();
         let took = begin.elapsed();
         scene.members[LAST].place.set(Avoid::NOTHING);
-        assert_eq!(scene.members.iter().map(|m| m.queue()).sum::<u32>(), 1000, "nothing is lost");
+        assert_eq!(scene.members.iter().map(common::Member::queue).sum::<u32>(), 1000, "nothing is lost");
         for client in &clients {
             client.set_linger(Some(Duration::ZERO)).unwrap();
         }
