@@ -203,8 +203,11 @@ impl Relisten {
     #[track_caller]
     pub fn status(&self) -> Status {
         let finished = self.control(&["status", "--json"]).ok();
-        serde_json::from_str(&finished.out)
-            .unwrap_or_else(|error| panic!("status --json is not the contract's: {error}\n{}", finished.out))
+        let status: Status = serde_json::from_str(&finished.out)
+            .unwrap_or_else(|error| panic!("status --json is not the contract's: {error}\n{}", finished.out));
+        let in_order = status.listeners.iter().all(|listener| listener.slots.is_sorted_by_key(|s| s.slot));
+        assert!(in_order, "slots are shown in their order: {status:#?}");
+        status
     }
 
     /// Waits until it runs with exactly these many workers, all ready, and nobody leaves any more.

@@ -3,6 +3,7 @@
 use relisten_e2e::{Kind, Test, cli, http, seconds, sockets, wait_for, wait_until};
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::unix::net::UnixDatagram;
 use std::process::{Command, Stdio};
 
 /// `--workers auto`, the default: as many as there are CPUs that the process may use.
@@ -67,6 +68,26 @@ fn metrics_on_an_address() {
         );
         relisten.stop(seconds(20));
         scene.nothing_left(&[8000, 9000]);
+    });
+}
+
+/// Who started the supervisor as a service of `Type=notify` is told when it serves, and when it stops.
+#[test]
+fn the_service_manager_is_told() {
+    Test::new().server(Kind::Python).run(|scene| {
+        let path = scene.directory().join("manager");
+        let manager = UnixDatagram::bind(&path).expect("bind");
+        manager.set_read_timeout(Some(seconds(20))).expect("a timeout");
+        let server = Kind::Python.server();
+        let relisten = scene.relisten().env("NOTIFY_SOCKET", &path.to_string_lossy()).server(&server).start();
+        let hears = || {
+            let mut buffer = [0; 256];
+            let length = manager.recv(&mut buffer).expect("a message");
+            String::from_utf8_lossy(&buffer[..length]).into_owned()
+        };
+        assert_eq!(hears(), format!("READY=1\nMAINPID={}\n", relisten.pid()));
+        relisten.stop(seconds(20));
+        assert_eq!(hears(), "STOPPING=1\n");
     });
 }
 

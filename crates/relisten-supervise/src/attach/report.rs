@@ -35,8 +35,9 @@ impl All {
                 .groups
                 .iter()
                 .map(|(endpoint, group)| {
-                    let slots: Vec<Slot> =
+                    let mut slots: Vec<Slot> =
                         group.members.iter().map(|(inode, member)| self.slot(*inode, member)).collect();
+                    slots.sort_by_key(|slot| slot.slot);
                     Listener {
                         name: endpoint.to_string(),
                         address: endpoint.to_string(),

@@ -99,7 +99,9 @@ impl Dispatcher {
             .map(|(endpoint, name)| {
                 let held: Vec<(ListenerId, &Held)> =
                     self.sockets.held().filter(|(_, h)| h.facts.endpoint == *endpoint).collect();
-                let slots: Vec<Slot> = held.iter().map(|(id, h)| self.slot(*id, h, active)).collect();
+                let mut slots: Vec<Slot> = held.iter().map(|(id, h)| self.slot(*id, h, active)).collect();
+                // Within a slot the order of their age.
+                slots.sort_by_key(|slot| slot.slot);
                 Listener {
                     name: name.map_or_else(|| endpoint.to_string(), str::to_owned),
                     address: endpoint.to_string(),

@@ -111,16 +111,12 @@ async fn supervise(spec: Spec, source: SpecSource, options: RunOptions) -> Resul
             tracing::error!(%error, "no more metrics");
         });
     }
-    let mut told_ready = false;
+    let mut told = None;
     while !dispatcher.finished {
         dispatcher.end_of_turn(&options);
-        if !told_ready && dispatcher.core.phase() == Phase::Running {
-            told_ready = true;
-            tell_service_manager(&Message {
-                ready: true,
-                main_pid: Some(std::process::id()),
-                ..Message::default()
-            });
+        let phase = dispatcher.core.phase();
+        if told.replace(phase) != Some(phase) {
+            tell_service_manager(phase);
         }
         let wake = dispatcher.deadline().map(|at| Duration::from_millis(at.since(clock::now()).0));
         tokio::select! {
@@ -138,8 +134,13 @@ async fn supervise(spec: Spec, source: SpecSource, options: RunOptions) -> Resul
 }
 
 /// If one started us and wants to know.
-fn tell_service_manager(message: &Message) {
-    if let Err(error) = relisten::systemd::notify(message) {
+fn tell_service_manager(phase: Phase) {
+    let message = match phase {
+        Phase::Running => Message { ready: true, main_pid: Some(std::process::id()), ..Message::default() },
+        Phase::Stopping => Message::stopping(),
+        Phase::Starting | Phase::Reloading => return,
+    };
+    if let Err(error) = relisten::systemd::notify(&message) {
         tracing::warn!(%error, "can't tell the service manager");
     }
 }
