@@ -10,7 +10,9 @@ pub fn markdown(report: &Report) -> String {
     // Writing to a String can't fail.
     let _ = writeln!(
         out,
-        "relisten {}, scale {}, seed {}, on {}. Medians over rounds, the lowest and the highest round in brackets.",
+        "# What the lab found\n\n\
+         Written by `relisten lab`, as [lab.md](lab.md) tells: relisten {}, scale {}, seed {}, on {}. Medians over \
+         rounds, the lowest and the highest round in brackets.",
         report.relisten,
         report.scale.as_str(),
         report.seed,
@@ -23,7 +25,7 @@ pub fn markdown(report: &Report) -> String {
 }
 
 fn section(run: &Run, out: &mut String) {
-    let _ = writeln!(out, "\n### {}\n\n{} (`{}`)", run.name, escaped(&run.shows), run.again);
+    let _ = writeln!(out, "\n## {}\n\n{} (`{}`)", run.name, escaped(&run.shows), run.again);
     if let Some(why) = &run.failed {
         let _ = writeln!(out, "\n**Failed**: {}", escaped(why));
     }
@@ -103,12 +105,24 @@ mod tests {
         };
         let text = markdown(&report);
         for line in [
-            "### herd\n\nWho wakes. (`relisten lab run herd`)\n",
+            "# What the lab found\n",
+            "\n## herd\n\nWho wakes. (`relisten lab run herd`)\n",
             "\nWake-ups:\n\n| model | wake-ups, 1 |\n|---|---|\n| a\\|b | 1.50 |\n",
             "\n1 of 2 checks hold.\n**Does not hold**: direction: 0.5 (expected: > 1).\n",
             "\nNot tried: io_uring: refused.\n",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
+        }
+    }
+
+    /// Who adds an experiment runs it once more for the repository.
+    #[test]
+    fn every_experiment_has_its_figures_in_the_repository() {
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/lab-results.md");
+        let text = std::fs::read_to_string(&file).unwrap();
+        for experiment in crate::experiments::ALL {
+            let head = format!("\n## {}\n\n{} (`", experiment.name(), escaped(experiment.shows()));
+            assert!(text.contains(&head), "relisten lab run --markdown docs/lab-results.md: {head}");
         }
     }
 }
