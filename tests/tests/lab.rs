@@ -98,7 +98,7 @@ fn hang() {
                 "accept",
                 "reuseport: lost once the worker goes on",
                 "Python http.server, reuseport",
-                "built-in worker, under relisten",
+                "built-in worker, under relisten, hash",
             ],
         );
     });

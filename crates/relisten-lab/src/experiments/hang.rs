@@ -19,15 +19,20 @@ const CLIENTS: usize = 32;
 const MODELS: [&str; 5] =
     ["accept", "epoll exclusive", "dispatch", "reuseport", "reuseport least-connections"];
 
-/// Real ones: by itself, and what relisten makes of it.
-const SERVERS: [(Server, Way); 3] =
-    [(Server::Python, Way::Reuseport), (Server::Python, Way::Relisten), (Server::BuiltIn, Way::Relisten)];
+/// Real ones: by itself, and what relisten makes of it, by the policy that it picks and by another one.
+const SERVERS: [(Server, Way, Option<&str>); 4] = [
+    (Server::Python, Way::Reuseport, None),
+    (Server::Python, Way::Relisten, None),
+    (Server::BuiltIn, Way::Relisten, None),
+    // What least-connections does by itself does not help here.
+    (Server::BuiltIn, Way::Relisten, Some("hash")),
+];
 
 /// Whose worker stops.
 #[derive(Clone, Copy)]
 enum Subject {
     Model(&'static dyn Model),
-    Server(Server, Way),
+    Server(Server, Way, Option<&'static str>),
 }
 
 impl Subject {
@@ -36,7 +41,11 @@ impl Subject {
             let model = models::find(name).ok_or_else(|| Failure::Unexpected(format!("no model {name}")))?;
             Ok(((*name).to_owned(), Self::Model(model)))
         };
-        let servers = SERVERS.iter().map(|&(server, way)| Ok((who(server, way), Self::Server(server, way))));
+        let servers = SERVERS.iter().map(|&(server, way, policy)| {
+            let who = who(server, way);
+            let name = policy.map_or(who.clone(), |policy| format!("{who}, {policy}"));
+            Ok((name, Self::Server(server, way, policy)))
+        });
         MODELS.iter().map(model).chain(servers).collect()
     }
 }
@@ -88,10 +97,10 @@ impl Experiment for Hang {
                 outcome.check(name, format!("served after the stop: {expected}"), seen, held);
             };
             match (name.as_str(), subject) {
-                ("reuseport", _) | (_, Subject::Server(_, Way::Reuseport)) => {
+                ("reuseport", _) | (_, Subject::Server(_, Way::Reuseport, _)) => {
                     direction("under 10 %", share.median < 0.1);
                 }
-                ("accept", _) | (_, Subject::Server(_, Way::Relisten)) => {
+                ("accept", _) | (_, Subject::Server(_, Way::Relisten, _)) => {
                     direction("over 30 %", share.median > 0.3);
                 }
                 _ => {}
@@ -129,8 +138,11 @@ fn stop_one(context: &Context<'_>, subject: Subject) -> Result<Round, Failure> {
             crew.stop()?;
             Ok(round)
         }
-        Subject::Server(server, way) => {
+        Subject::Server(server, way, policy) => {
             let running = Running::start(context, server, way, WORKERS)?;
+            if let Some(policy) = policy {
+                running.steer(policy)?;
+            }
             under_load(context, running.address(), "/", &mut || running.worker())
         }
     }

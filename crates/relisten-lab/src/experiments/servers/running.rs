@@ -112,6 +112,11 @@ impl Running {
         }
     }
 
+    /// Under relisten: another policy from now on.
+    pub(in crate::experiments) fn steer(&self, policy: &str) -> Result<(), Failure> {
+        self.relisten(&["steer", policy]).map(drop)
+    }
+
     /// A process that accepts.
     pub(in crate::experiments) fn worker(&self) -> Result<Pid, Failure> {
         let first = match self.way {
