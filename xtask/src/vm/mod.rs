@@ -24,7 +24,8 @@ pub(crate) struct Options {
     /// Only on kernels of this line.
     #[arg(long, value_parser = LINES.map(|line| line.version))]
     kernel: Option<String>,
-    /// Only tests whose name contains this, of all the executables that have part.
+    /// Only executables whose name (such as `relisten-e2e/trace`) contains this; if there are none, only tests whose
+    /// name does.
     filter: Option<String>,
 }
 

@@ -29,6 +29,12 @@ const fn all(package: &'static str, target: &'static str) -> Part {
     Part { package, target, only: &[], skip: &[], not_on_6_1: &[], limit: 120, long: false }
 }
 
+impl Part {
+    fn is_named(&self, filter: &str) -> bool {
+        format!("{}/{}", self.package, self.target).contains(filter)
+    }
+}
+
 /// Everything that rests on what a kernel does. Times of some nanoseconds mean nothing on an emulated processor, and
 /// what needs no kernel runs elsewhere.
 const PARTS: &[Part] = &[
@@ -82,7 +88,7 @@ pub(super) struct Suite {
     pub(super) parts: usize,
 }
 
-/// Builds everything. With a filter, every test of the executables whose name contains it.
+/// Builds everything. A filter chooses executables by their names, or else tests by theirs.
 pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
     let metadata = Metadata::read()?;
     // As `cargo xtask test` builds them, so that they are built once.
@@ -110,8 +116,13 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
         script += "export RELISTEN_FULL=1\n";
     }
     let mut files = vec![relisten];
-    let parts = || PARTS.iter().filter(|part| full || filter.is_some() || !part.long);
-    for part in parts() {
+    let parts: Vec<&Part> = match filter {
+        Some(filter) if PARTS.iter().any(|part| part.is_named(filter)) => {
+            PARTS.iter().filter(|part| part.is_named(filter)).collect()
+        }
+        _ => PARTS.iter().filter(|part| full || filter.is_some() || !part.long).collect(),
+    };
+    for part in &parts {
         let key = (part.package.to_owned(), part.target.to_owned());
         let file =
             built.get(&key).ok_or_else(|| format!("{} has no test '{}'", part.package, part.target))?;
@@ -122,7 +133,7 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
         write!(script, "run {}/{} {} {}", part.package, part.target, part.limit, quoted(file)?)
             .and_then(|()| script.write_str(" --test-threads=2 $LEFT_OUT"))
             .and_then(|()| part.skip.iter().try_for_each(|name| write!(script, " --skip {name}")))
-            .and_then(|()| match filter {
+            .and_then(|()| match filter.filter(|filter| !part.is_named(filter)) {
                 Some(filter) => write!(script, " '{}'", filter.replace('\'', "'\\''")),
                 None => part.only.iter().try_for_each(|name| write!(script, " {name}")),
             })
@@ -130,7 +141,7 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
             .map_err(|error| error.to_string())?;
         files.push(file.clone());
     }
-    Ok(Suite { files, script, parts: parts().count() })
+    Ok(Suite { files, script, parts: parts.len() })
 }
 
 /// A path as a word for the shell.
