@@ -23,6 +23,8 @@ pub struct Fate {
     pub client: Option<SocketAddr>,
     pub listener: Option<Place>,
     pub worker: Option<Worker>,
+    #[serde(default)]
+    pub new_owner: Option<Owner>,
     pub evidence: Vec<String>,
     pub explanation: String,
     pub advice: String,
@@ -46,6 +48,14 @@ pub struct Worker {
     pub command: String,
     pub instance: Option<String>,
     pub slot: Option<u32>,
+}
+
+/// Who has a connection that moved.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the fields are the contract's")]
+pub struct Owner {
+    pub listener: Place,
+    pub worker: Option<Worker>,
 }
 
 /// A level of evidence.
@@ -124,6 +134,13 @@ impl Trace {
     /// Its process ID.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it says that it can't tell, if that contains this.
+    #[track_caller]
+    pub fn hides(&self, text: &str) -> Option<String> {
+        let begin: Begin = lines(&self.output, "begin").pop().expect("a first line");
+        begin.levels.into_iter().filter_map(|level| level.hides).find(|hidden| hidden.contains(text))
     }
 
     /// What has been told so far.

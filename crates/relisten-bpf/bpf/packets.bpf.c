@@ -189,14 +189,6 @@ SEC("raw_tp/tcp_send_reset") int packet_reset_without_reason(struct bpf_raw_trac
 	return packet_reset(ctx, (void *)ctx->args[0], (void *)ctx->args[1], -1);
 }
 
-/* An argument of a traced function, as a number. */
-static __always_inline void *argument(const __u64 *args, int number)
-{
-	void *value = NULL;
-	bpf_probe_read_kernel(&value, sizeof(value), &args[number]);
-	return value;
-}
-
 /* int tcp_conn_request(rsk_ops, af_ops, struct sock *sk, struct sk_buff *skb) */
 SEC("fentry/tcp_conn_request") int packet_requested(const __u64 *args)
 {

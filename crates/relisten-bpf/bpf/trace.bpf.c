@@ -12,6 +12,8 @@
 #include "trace_close.h"
 #include "trace_drop.h"
 #include "trace_cgroup.h"
+#include "trace_wait.h"
+#include "trace_moved.h"
 
 char _license[] SEC("license") = "Dual MIT/GPL";
 

@@ -15,6 +15,8 @@ enum trace_limit {
 	TRACE_QUEUED = 512,
 	/* Members of a group that are searched for one of them. */
 	TRACE_MEMBERS = 256,
+	/* Connections that may be moved, of all listeners that close at a time. */
+	TRACE_WAITING = 4096,
 	/* Flows of UDP that are remembered. */
 	TRACE_FLOWS = 16384,
 	TRACE_RING = 1 << 22,
@@ -33,7 +35,7 @@ enum trace_kind {
 	TRACE_DATAGRAM_DROPPED = 9,
 	TRACE_PACKET = 10,
 	TRACE_FLOW_MOVED = 11,
-	/* The listener that took over a connection whose own one had closed; none: nobody did. */
+	/* The listener that took over a connection whose own one had closed. */
 	TRACE_MIGRATED = 12,
 	/* The member of a group that the kernel picked. */
 	TRACE_PICKED = 13,

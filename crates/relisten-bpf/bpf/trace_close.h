@@ -3,11 +3,28 @@
 #ifndef RELISTEN_TRACE_CLOSE_H
 #define RELISTEN_TRACE_CLOSE_H
 
+/* Listeners that will be moved from, and whose queue was not empty as they closed. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u64);
+	__type(value, __u64);
+} had_queue SEC(".maps");
+
+/* What waited there, with the listener. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, TRACE_WAITING);
+	__type(key, __u64);
+	__type(value, __u64);
+} waiting SEC(".maps");
+
 struct queue {
 	const struct request_sock *next;
 	__u64 listener;
 	__u64 inode;
 	__u32 told;
+	bool migrates;
 };
 
 static long tell_queued(__u32 i, struct queue *q)
@@ -18,6 +35,9 @@ static long tell_queued(__u32 i, struct queue *q)
 	const struct sock *sk = get(q->next->sk);
 	q->next = get(q->next->dl_next);
 	q->told++;
+	__u64 key = (__u64)sk;
+	if (q->migrates)
+		bpf_map_update_elem(&waiting, &key, &q->listener, 0);
 	struct trace_event *e = begin(TRACE_QUEUED_AT_CLOSE);
 	if (!e)
 		return 0;
@@ -53,14 +73,17 @@ static __always_inline int listener_closed(void *ctx, const struct sock *sk)
 		.next = get(listener->icsk_accept_queue.rskq_accept_head),
 		.listener = (__u64)sk,
 		.inode = e->inode,
+		.migrates = e->migrates,
 	};
-	__u32 waiting = e->queue;
+	__u32 waits = e->queue;
 	end(e);
-	if (!waiting)
+	if (!waits)
 		return 0;
+	if (q.migrates)
+		bpf_map_update_elem(&had_queue, &q.listener, &q.listener, 0);
 	bpf_loop(TRACE_QUEUED, tell_queued, &q, 0);
-	if (waiting > q.told)
-		count_lost(false, waiting - q.told);
+	if (waits > q.told)
+		count_lost(false, waits - q.told);
 	return 0;
 }
 

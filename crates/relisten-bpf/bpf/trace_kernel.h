@@ -169,6 +169,7 @@ static long (*const bpf_get_stack)(void *ctx, void *to, __u32 size, __u64 flags)
 static long (*const bpf_probe_read_kernel)(void *to, __u32 size, const void *from) = (void *)113;
 static void *(*const bpf_ringbuf_reserve)(void *ring, __u64 size, __u64 flags) = (void *)131;
 static void (*const bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
+static long (*const bpf_get_func_ret)(void *ctx, __u64 *to) = (void *)184;
 
 #define copy(to, from) bpf_probe_read_kernel(&(to), sizeof(to), &(from))
 /* The value of a field behind a pointer that is no more than a number here. Zero where it can't be read. */
@@ -178,5 +179,13 @@ static void (*const bpf_ringbuf_submit)(void *data, __u64 flags) = (void *)132;
 		copy(got, field);                                                                                      \
 		got;                                                                                                   \
 	})
+
+/* An argument of a traced function, as a number. */
+static __always_inline void *argument(const __u64 *args, int number)
+{
+	void *value = NULL;
+	bpf_probe_read_kernel(&value, sizeof(value), &args[number]);
+	return value;
+}
 
 #endif

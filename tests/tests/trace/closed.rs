@@ -2,7 +2,7 @@
 
 use crate::{counter, sysctl};
 use relisten_e2e::puppet::Puppet;
-use relisten_e2e::trace::Trace;
+use relisten_e2e::trace::{Fate, Trace};
 use relisten_e2e::wire::{Wire, flag};
 use relisten_e2e::{Test, seconds, sockets, wait_until};
 use std::io::{ErrorKind, Read};
@@ -47,7 +47,12 @@ fn queue() {
                 assert_eq!(client.read(&mut [0]).map_err(|e| e.kind()), Err(ErrorKind::ConnectionReset));
             }
             for client in names(&clients) {
-                let fate = trace.of("listener-closed", client);
+                // Another listener's client may have had the same port.
+                let here = |fate: &Fate| {
+                    fate.client == Some(client)
+                        && fate.listener.as_ref().is_some_and(|place| place.inode == Some(inode))
+                };
+                let fate = trace.wait("listener-closed", here);
                 fate.is_at(&address, inode, pid, &command);
                 assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("reset", "queued"));
                 assert!(fate.explanation.contains(how), "{fate:#?}");
@@ -159,6 +164,49 @@ fn migrated() {
         let rest = told.fates_of("migrated").into_iter().filter(|f| f.client.is_none());
         assert!(rest.clone().all(|f| f.phase == "half-open"), "{told:#?}");
         assert_eq!(rest.map(|f| f.count).sum::<u64>(), moved - queued);
+    });
+}
+
+/// Several take over: each connection is told with the one that has it, whether its listener was closed or shut down.
+#[test]
+fn new_owners() {
+    Test::new().root().run(|scene| {
+        sysctl("tcp_migrate_req", "1");
+        let trace = Trace::start(&[]);
+        for (port, end) in [(8001, "s.close()"), (8002, "s.shutdown(socket.SHUT_RDWR)"), (8003, "os._exit(0)")] {
+            let address = format!("127.0.0.1:{port}");
+            let mut leaves = Puppet::listens(scene, &format!("leaves{port}"), &address, 64);
+            let mut stay = ["a", "b"].map(|n| Puppet::listens(scene, &format!("{n}{port}"), &address, 64));
+            let open = connect(&address, MANY);
+            let clients = names(&open);
+            trace.catch_up();
+            let before = counter("TcpExt", "TCPMigrateReqSuccess");
+            if end.starts_with("os.") {
+                leaves.dies(end);
+            } else {
+                leaves.does(end);
+            }
+            let moved = usize::try_from(counter("TcpExt", "TCPMigrateReqSuccess") - before).expect("a number");
+            assert!(moved > 0);
+            let at = |fate: &Fate| fate.listener.as_ref().is_some_and(|place| place.address.port() == port);
+            let told = || trace.fates().into_iter().filter(|f| f.cause == "migrated" && at(f)).collect::<Vec<_>>();
+            wait_until("all are told", seconds(20), || told().len() == moved);
+            for puppet in &mut stay {
+                let (inode, pid) = (puppet.inode("s"), puppet.pid());
+                let its = "s.setblocking(False); got = []\n\
+                    try:\n while True: got.append(s.accept()[1][1])\nexcept OSError: pass\nprint(got)";
+                let got = puppet.says(&format!("exec({its:?})"));
+                for fate in told() {
+                    let owner = fate.new_owner.clone().expect("who has it");
+                    let client = fate.client.expect("a client");
+                    assert!(clients.contains(&client), "{fate:#?}");
+                    let has = got.trim_matches(['[', ']']).split(", ").any(|port| port == client.port().to_string());
+                    let named = (owner.listener.inode, owner.worker.map(|worker| worker.pid));
+                    assert_eq!(named == (Some(inode), Some(pid)), has, "{fate:#?} {got}");
+                }
+            }
+        }
+        trace.end().only(&["migrated"]);
     });
 }
 

@@ -26,10 +26,3 @@ fn counter(group: &str, name: &str) -> u64 {
     let at = names.split(' ').position(|other| other == name);
     at.and_then(|at| values.split(' ').nth(at)?.parse().ok()).unwrap_or_else(|| panic!("no {group} {name}"))
 }
-
-/// The version of this kernel.
-fn kernel() -> (u32, u32) {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
-    let mut numbers = release.split(['.', '-']).filter_map(|number| number.parse().ok());
-    (numbers.next().expect("major"), numbers.next().expect("minor"))
-}

@@ -12,6 +12,13 @@ pub enum Probe {
     Drops,
     /// Raw tracepoint `udp_fail_queue_rcv_skb`.
     Datagrams,
+    /// The end of `tcp_timewait_state_process`, for kernels before 6.11 whose tracepoints don't tell whom a packet in
+    /// TIME_WAIT hit. Many machines refuse that.
+    TimeWait,
+    /// Raw tracepoint `tcp_destroy_sock`: who took over the queue of a listener that was closed.
+    MovedByClose,
+    /// Raw tracepoint `inet_sk_error_report`: the same of one that was shut down.
+    MovedByShutdown,
     /// Every incoming packet, for SYNs at listeners.
     Syns,
     /// Every incoming packet, for UDP flows.
@@ -39,6 +46,8 @@ pub(super) enum Place {
     Tracepoint(&'static str, &'static [&'static str]),
     /// To the beginning of a kernel function.
     Function(&'static str, &'static str),
+    /// To the end of a kernel function.
+    Return(&'static str, &'static str),
     /// To the root cgroup.
     Cgroup(&'static str, aya::programs::CgroupSkbAttachType),
 }
@@ -67,6 +76,9 @@ impl Probe {
             Self::States | Self::PacketsEstablished => "raw tracepoint inet_sock_set_state",
             Self::Drops => "raw tracepoint kfree_skb",
             Self::Datagrams => "raw tracepoint udp_fail_queue_rcv_skb",
+            Self::TimeWait => "fexit tcp_timewait_state_process",
+            Self::MovedByClose => "raw tracepoint tcp_destroy_sock",
+            Self::MovedByShutdown => "raw tracepoint inet_sk_error_report",
             Self::Syns => "cgroup program for SYNs at listeners",
             Self::Flows => "cgroup program for UDP flows",
             Self::PacketsIn => "cgroup program for incoming packets",
@@ -87,6 +99,9 @@ impl Probe {
             Self::States => Place::Tracepoint("inet_sock_set_state", &["state_changed"]),
             Self::Drops => Place::Tracepoint("kfree_skb", &["dropped_at_socket", "dropped_somewhere"]),
             Self::Datagrams => Place::Tracepoint("udp_fail_queue_rcv_skb", &["datagram_dropped"]),
+            Self::TimeWait => Place::Return("tcp_timewait_state_process", "time_wait_met"),
+            Self::MovedByClose => Place::Tracepoint("tcp_destroy_sock", &["listener_destroyed"]),
+            Self::MovedByShutdown => Place::Tracepoint("inet_sk_error_report", &["listener_shut_down"]),
             Self::Syns => Place::Cgroup("syn_at_listener", Ingress),
             Self::Flows => Place::Cgroup("flow_moved", Ingress),
             Self::PacketsIn => Place::Cgroup("packet_in", Ingress),

@@ -46,7 +46,7 @@ kinds! {
     Packet = 10;
     /// A UDP flow has another socket than before ([`Record::other`]).
     FlowMoved = 11;
-    /// A connection's listener has closed; [`Record::other`] takes over.
+    /// A connection waits in the queue of [`Record::other`] now, because its own listener has closed.
     Migrated = 12;
     /// The kernel picked this member of a group.
     Picked = 13;

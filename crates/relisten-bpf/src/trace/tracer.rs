@@ -7,8 +7,9 @@ use super::{OBJECT, PACKETS_OBJECT};
 use aya::maps::{Array, MapData, RingBuf};
 use aya::programs::cgroup_skb::CgroupSkbLinkId;
 use aya::programs::fentry::FEntryLinkId;
+use aya::programs::fexit::FExitLinkId;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, ProgramError, RawTracePoint};
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, ProgramError, RawTracePoint};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -26,6 +27,7 @@ pub struct Tracer {
 enum Link {
     Tracepoint(RawTracePointLinkId),
     Function(FEntryLinkId),
+    Return(FExitLinkId),
     Cgroup(CgroupSkbLinkId),
 }
 
@@ -73,6 +75,7 @@ impl Tracer {
         let attached = match probe.place() {
             Place::Tracepoint(name, programs) => self.attach_tracepoint(name, programs)?,
             Place::Function(name, program) => (program, Link::Function(self.attach_function(name, program)?)),
+            Place::Return(name, program) => (program, Link::Return(self.attach_return(name, program)?)),
             Place::Cgroup(program, side) => (program, Link::Cgroup(self.attach_cgroup(program, side)?)),
         };
         self.attached.insert(probe, attached);
@@ -84,6 +87,11 @@ impl Tracer {
         self.attached.contains_key(&probe)
     }
 
+    /// Do drops come with the socket that they happened at? Only where [`Probe::Drops`] is attached.
+    pub fn tells_sockets_of_drops(&self) -> bool {
+        self.attached.get(&Probe::Drops).is_some_and(|(program, _)| *program == "dropped_at_socket")
+    }
+
     /// Detaches a probe; nothing happens if it is not attached.
     pub fn detach(&mut self, probe: Probe) -> Result<(), ProbeError> {
         let Some((program, link)) = self.attached.remove(&probe) else { return Ok(()) };
@@ -91,6 +99,7 @@ impl Tracer {
         match link {
             Link::Tracepoint(link) => <&mut RawTracePoint>::try_from(program)?.detach(link)?,
             Link::Function(link) => <&mut FEntry>::try_from(program)?.detach(link)?,
+            Link::Return(link) => <&mut FExit>::try_from(program)?.detach(link)?,
             Link::Cgroup(link) => <&mut CgroupSkb>::try_from(program)?.detach(link)?,
         }
         Ok(())
@@ -150,6 +159,14 @@ impl Tracer {
         let types = Btf::from_sys_fs()?;
         let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
         let program = <&mut FEntry>::try_from(program)?;
+        loaded(program.load(name, &types))?;
+        Ok(program.attach()?)
+    }
+
+    fn attach_return(&mut self, name: &str, program: &'static str) -> Result<FExitLinkId, ProbeError> {
+        let types = Btf::from_sys_fs()?;
+        let program = self.object.program_mut(program).ok_or(ProbeError::Object(program))?;
+        let program = <&mut FExit>::try_from(program)?;
         loaded(program.load(name, &types))?;
         Ok(program.attach()?)
     }

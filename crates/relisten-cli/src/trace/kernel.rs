@@ -6,6 +6,8 @@ use crate::say;
 use relisten_bpf::trace::{Config, Lost, Probe, Record, Tracer};
 use relisten_diag::trace::{Level, Names, Symbols};
 
+use std::collections::BTreeSet;
+
 /// The reasons of drops that are worth a line.
 const REASONS: [&str; 8] = [
     "NO_SOCKET",
@@ -27,7 +29,8 @@ pub(super) struct Kernel {
     classic: Option<Tracefs>,
     names: Names,
     config: Config,
-    cgroup: bool,
+    /// Which of the probes that are attached only while they are needed can't be.
+    refused: BTreeSet<Probe>,
 }
 
 impl Kernel {
@@ -47,7 +50,7 @@ impl Kernel {
                 let classic = Tracefs::start(port, config.pidns);
                 let levels = levels::no_programs(&say::chain(&error), classic.as_ref().err());
                 let names = names.clone();
-                return (Self { tracer: None, classic: classic.ok(), names, config, cgroup: false }, levels);
+                return (Self { tracer: None, classic: classic.ok(), names, config, refused: BTreeSet::new() }, levels);
             }
         };
         let mut missing = Vec::new();
@@ -56,16 +59,21 @@ impl Kernel {
                 missing.push((probe, say::chain(&error)));
             }
         }
+        let wait = (!tracer.tells_sockets_of_drops()).then(|| tracer.attach(Probe::TimeWait));
         // Tried once, so that it is known before it is needed.
         let tried = tracer.attach(Probe::Syns).and_then(|()| tracer.detach(Probe::Syns));
-        let levels = vec![
+        let mut levels = vec![
             levels::classic_not_needed(),
             levels::raw_tracepoints(&missing),
             levels::cgroup(tried.as_ref().err().map(|error| say::chain(error))),
         ];
+        if let Some(wait) = wait {
+            levels.push(levels::time_wait(wait.err().map(|error| say::chain(&error))));
+        }
         let tracer = (missing.len() < Probe::RARE.len()).then_some(tracer);
         let names = names.clone();
-        (Self { tracer, classic: None, names, config, cgroup: tried.is_ok() }, levels)
+        let refused = if tried.is_ok() { BTreeSet::new() } else { [Probe::Syns, Probe::Flows].into() };
+        (Self { tracer, classic: None, names, config, refused }, levels)
     }
 
     /// What is asked for.
@@ -83,13 +91,13 @@ impl Kernel {
         self.classic.is_some()
     }
 
-    /// Attaches or detaches a probe that costs something for each packet.
+    /// Attaches or detaches a probe that costs something for each packet, or each connection.
     pub(super) fn want(&mut self, probe: Probe, wanted: bool) {
-        let Some(tracer) = self.tracer.as_mut().filter(|_| self.cgroup) else { return };
+        let Some(tracer) = self.tracer.as_mut().filter(|_| !self.refused.contains(&probe)) else { return };
         let result = if wanted { tracer.attach(probe) } else { tracer.detach(probe) };
         if let Err(error) = result {
             say::note(&format!("{}: {}", probe.name(), say::chain(&error)));
-            self.cgroup = false;
+            self.refused.insert(probe);
         }
     }
 

@@ -66,6 +66,20 @@ pub(super) fn cgroup(refused: Option<String>) -> Level {
     }
 }
 
+/// The program at the end of the kernel's function for TIME_WAIT, which older kernels need.
+pub(super) fn time_wait(refused: Option<String>) -> Level {
+    Level {
+        name: "fexit".into(),
+        used: refused.is_none(),
+        hides: refused.is_some().then(|| {
+            "SYNs dropped in TIME_WAIT, and resets of what comes after a server has closed (this kernel's tracepoints \
+             don't tell them)"
+                .to_owned()
+        }),
+        why: refused,
+    }
+}
+
 /// What tells packets one by one. `missing`: those probes that are refused.
 pub(super) fn packets(missing: &[(Probe, String)]) -> Vec<Level> {
     let level = |name: &str, probes: &[Probe], hides: fn(Probe) -> &'static str| {
@@ -102,7 +116,7 @@ fn hidden(probe: Probe) -> Option<&'static str> {
         Probe::ResetSent => "who was reset, and why",
         Probe::ResetReceived => "resets by clients",
         Probe::States => "which process closed a listener, and connects without a port",
-        Probe::Drops => "packets dropped for their timestamps or in TIME_WAIT",
+        Probe::Drops => "packets dropped for their timestamps or in TIME_WAIT, and datagrams for nobody",
         Probe::Datagrams => "which socket's buffer was full at once (the numbers are told)",
         _ => return None,
     })

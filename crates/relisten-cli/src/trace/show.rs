@@ -126,7 +126,8 @@ impl Show {
             // A number for the whole namespace is nobody's port.
             client || fate.listener.as_ref().is_none_or(|place| place.address.port() == port)
         });
-        let pid = self.pid.is_none_or(|pid| fate.worker.as_ref().is_some_and(|worker| worker.pid == pid));
+        let heir = fate.new_owner.as_ref().and_then(|owner| owner.worker.as_ref());
+        let pid = self.pid.is_none_or(|pid| fate.worker.iter().chain(heir).any(|worker| worker.pid == pid));
         port && pid && (self.causes.is_empty() || self.causes.contains(&fate.cause))
     }
 

@@ -177,7 +177,10 @@ impl Watch {
         let recently = self.crowded.is_some_and(|at| at.elapsed() < LINGER);
         self.kernel.every_syn(foreign);
         self.kernel.want(Probe::Syns, recently || foreign);
-        self.kernel.want(Probe::Flows, has_udp_group(listeners));
+        self.kernel.want(Probe::Flows, has_group(listeners, Transport::Udp));
+        for probe in [Probe::MovedByClose, Probe::MovedByShutdown] {
+            self.kernel.want(probe, has_group(listeners, Transport::Tcp));
+        }
     }
 }
 
@@ -187,9 +190,10 @@ fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-fn has_udp_group(listeners: &[KnownListener]) -> bool {
+/// Are there several at one address?
+fn has_group(listeners: &[KnownListener], transport: Transport) -> bool {
     let mut members: HashMap<SocketAddr, u32> = HashMap::new();
-    listeners.iter().filter(|l| l.transport == Transport::Udp).any(|listener| {
+    listeners.iter().filter(|l| l.transport == transport).any(|listener| {
         let count = members.entry(listener.address).or_default();
         *count += 1;
         *count > 1

@@ -2,7 +2,7 @@
 
 use super::{Place, Symbols, Worker};
 use relisten_bpf::trace::Record;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 /// `PF_EXITING`.
@@ -27,6 +27,8 @@ pub(super) struct Closed {
     pub(super) migrates: bool,
     /// Who was in its queue and was not reset yet.
     pub(super) waiting: HashSet<SocketAddr>,
+    /// The inodes of the listeners that took over who waited.
+    pub(super) heirs: HashMap<SocketAddr, u64>,
     /// Looks since.
     pub(super) looks: u32,
 }
@@ -50,6 +52,7 @@ impl Closed {
             siblings,
             migrates: record.migrates,
             waiting: HashSet::new(),
+            heirs: HashMap::new(),
             looks: 0,
         }
     }

@@ -1,8 +1,9 @@
 //! What only numbers tell: drops that no record explains, connections that moved, and everything where the kernel's
 //! programs can't be used.
 
+use super::closing::Closed;
 use super::engine::Engine;
-use super::{Cause, Fate, KnownListener, Look, Outcome, Phase, Place, Transport};
+use super::{Cause, Fate, KnownListener, Look, Outcome, Owner, Phase, Place, Transport};
 use crate::counters::Counters;
 use std::collections::{HashMap, HashSet};
 
@@ -182,8 +183,13 @@ impl Engine {
                 }
                 count -= 1;
                 closed.waiting.remove(&client);
+                let heir = heir(&self.listeners, closed, closed.heirs.get(&client).copied());
                 let mut fate = Fate::new(closed.time_ns, Cause::Migrated, Phase::Queued);
                 fate.explanation = format!("{}: {}", Cause::Migrated.words(), closed.story(closed.time_ns));
+                if let Some(heir) = &heir {
+                    fate.explanation += &format!("; it is with {} now", heir.words());
+                }
+                fate.new_owner = heir;
                 fate.client = Some(client);
                 fate.listener = Some(closed.place.clone());
                 fate.worker = Some(closed.worker.clone());
@@ -204,9 +210,34 @@ impl Engine {
             fate.count = count;
             fate.listener = last.map(|closed| closed.place.clone());
             fate.worker = last.map(|closed| closed.worker.clone());
+            fate.new_owner = last.and_then(|closed| heir(&self.listeners, closed, None));
             fate.evidence = vec![format!("the counter TCPMigrateReqSuccess grew by {count}")];
             fates.push(fate);
         }
         self.out.extend(fates);
     }
+}
+
+/// Who took over from a closed listener: the one with this inode, or the only other one that listened there.
+fn heir(listeners: &HashMap<u64, KnownListener>, closed: &Closed, inode: Option<u64>) -> Option<Owner> {
+    let known = match inode {
+        Some(inode) => listeners.get(&inode),
+        None => {
+            let beside = |other: &&KnownListener| {
+                let same = (other.transport, other.address) == (Transport::Tcp, closed.place.address);
+                same && Some(other.inode) != closed.place.inode
+            };
+            let mut others = listeners.values().filter(beside);
+            let first = others.next()?;
+            Some(first).filter(|_| others.next().is_none())
+        }
+    };
+    let inode = inode.or(known.map(|listener| listener.inode))?;
+    let listener = Place {
+        address: closed.place.address,
+        inode: Some(inode),
+        queue: known.map(|listener| listener.queue),
+        limit: known.map(|listener| listener.limit),
+    };
+    Some(Owner { listener, worker: known.and_then(|listener| listener.workers.first().cloned()) })
 }

@@ -101,6 +101,13 @@ impl Engine {
                     closed.waiting.insert(client);
                 }
             }
+            Kind::Migrated => {
+                let (Some(server), Some(client)) = (record.local, record.remote) else { return };
+                let of = |closed: &&mut Closed| closed.is_at(server) && closed.waiting.contains(&client);
+                if let Some(closed) = self.closed.iter_mut().rev().find(of) {
+                    closed.heirs.insert(client, record.other_inode);
+                }
+            }
             Kind::ResetSent => match record.packet {
                 None if self.is_untold(record) => self.reset_in_answer_untold(record),
                 None => self.reset_by_process(record),

@@ -114,6 +114,29 @@ pub struct Place {
     pub limit: Option<u32>,
 }
 
+/// A listener and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+pub struct Owner {
+    /// The listener.
+    pub listener: Place,
+    /// The process that accepts from it.
+    pub worker: Option<Worker>,
+}
+
+impl Owner {
+    /// `pid 12 (nginx, slot 3 of web)`
+    pub(crate) fn words(&self) -> String {
+        let Some(worker) = &self.worker else {
+            return self.listener.inode.map_or_else(String::new, |inode| format!("the listener with inode {inode}"));
+        };
+        let slot = match (worker.slot, &worker.instance) {
+            (Some(slot), Some(instance)) => format!(", slot {slot} of {instance}"),
+            _ => String::new(),
+        };
+        format!("pid {} ({}{slot})", worker.pid, worker.command)
+    }
+}
+
 /// What became of one connection (or of some that can't be told apart), and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Fate {
@@ -135,6 +158,9 @@ pub struct Fate {
     pub listener: Option<Place>,
     /// The process that the listener belongs (or belonged) to; for a failed `connect` the one that called it.
     pub worker: Option<Worker>,
+    /// Of one that moved: who has it now. `None`: that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_owner: Option<Owner>,
     /// What shows it: the kernel's words and figures.
     pub evidence: Vec<String>,
     /// The cause in words.
@@ -156,6 +182,7 @@ impl Fate {
             client: None,
             listener: None,
             worker: None,
+            new_owner: None,
             evidence: Vec::new(),
             explanation: cause.words().to_owned(),
             advice: cause.advice().to_owned(),

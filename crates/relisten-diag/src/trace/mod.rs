@@ -29,7 +29,7 @@ mod words;
 pub use cause::Cause;
 pub use classic::Classic;
 pub use engine::Engine;
-pub use fate::{Fate, Outcome, Phase, Place, Transport, Worker};
+pub use fate::{Fate, Outcome, Owner, Phase, Place, Transport, Worker};
 pub use handshake::{
     Choosing, End, Handshake, HandshakePacket, Handshakes, Header, Lookup, Picked, RanIn, RequestSeen,
     ResetSeen, SocketSeen,
