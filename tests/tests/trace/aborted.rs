@@ -1,11 +1,14 @@
 //! Connections that one of the two programs, or the kernel in its place, gave up.
 
+use crate::counter;
 use relisten_e2e::puppet::Puppet;
 use relisten_e2e::trace::Trace;
 use relisten_e2e::wire::{Wire, flag};
 use relisten_e2e::{Kind, Scene, Test, process, seconds, wait_until};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
 
 /// Until the other side ends it.
 fn end_of(client: &mut TcpStream) -> ErrorKind {
@@ -193,6 +196,66 @@ fn memory() {
         puppet.kill();
         wait_until("the group is empty", seconds(20), || !process::alive(pid));
     });
+}
+
+/// No room for what a server leaves behind: as it closes before everything is acknowledged, the connection is reset. The
+/// limit, and that of all memory for TCP, is of the whole machine, so this runs where the machine is the test's own.
+#[test]
+fn orphans() {
+    Test::new().root().run(|scene| {
+        if !Path::new(MACHINE).exists() {
+            return scene
+                .skip("net.ipv4.tcp_max_orphans is of the whole machine (cargo xtask vm has its own)");
+        }
+        let limit = MaxOrphans::set("0");
+        let wire = Wire::lay();
+        let trace = Trace::start(&[]);
+        let mut puppet = Puppet::listens(scene, "server", "10.9.0.1:8001", 16);
+        let (inode, pid, command) = (puppet.inode("s"), puppet.pid(), puppet.command());
+        let mut client = wire.client(2, 40_000, 8001);
+        client.begin();
+        client.acknowledge();
+        puppet.does("c, _ = s.accept(); c.sendall(b'answer')");
+        client.hear(flag::PSH);
+        // What was sent is not acknowledged, so it stays with nobody to hold it, and is given up as it is sent again.
+        puppet.does("c.close()");
+        client.hear(flag::RST);
+        drop(limit);
+        let fate = trace.of("memory", client.address());
+        fate.is_at("10.9.0.1:8001", inode, pid, &command);
+        assert_eq!((fate.outcome.as_str(), fate.phase.as_str()), ("reset", "accepted"));
+        assert!(counter("TcpExt", "TCPAbortOnMemory") > 0);
+        trace.end().only(&["memory"]);
+    });
+}
+
+/// The network namespace of a machine that is the tests' own (`cargo xtask vm`).
+const MACHINE: &str = "/machine-netns";
+
+/// The machine's setting, until dropped.
+struct MaxOrphans(String);
+
+impl MaxOrphans {
+    fn set(value: &str) -> Self {
+        let before = Self::run("cat /proc/sys/net/ipv4/tcp_max_orphans");
+        Self::run(&format!("echo {value} > /proc/sys/net/ipv4/tcp_max_orphans"));
+        Self(before.trim().to_owned())
+    }
+
+    /// In the machine's namespace.
+    fn run(script: &str) -> String {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={MACHINE}")).args(["sh", "-c", script]);
+        let output = command.output().expect("nsenter");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    }
+}
+
+impl Drop for MaxOrphans {
+    fn drop(&mut self) {
+        Self::run(&format!("echo {} > /proc/sys/net/ipv4/tcp_max_orphans", self.0));
+    }
 }
 
 /// A control group whose sockets may take little memory. Removed when dropped.

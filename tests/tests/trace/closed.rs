@@ -173,7 +173,9 @@ fn new_owners() {
     Test::new().root().run(|scene| {
         sysctl("tcp_migrate_req", "1");
         let trace = Trace::start(&[]);
-        for (port, end) in [(8001, "s.close()"), (8002, "s.shutdown(socket.SHUT_RDWR)"), (8003, "os._exit(0)")] {
+        for (port, end) in
+            [(8001, "s.close()"), (8002, "s.shutdown(socket.SHUT_RDWR)"), (8003, "os._exit(0)")]
+        {
             let address = format!("127.0.0.1:{port}");
             let mut leaves = Puppet::listens(scene, &format!("leaves{port}"), &address, 64);
             let mut stay = ["a", "b"].map(|n| Puppet::listens(scene, &format!("{n}{port}"), &address, 64));
@@ -186,10 +188,12 @@ fn new_owners() {
             } else {
                 leaves.does(end);
             }
-            let moved = usize::try_from(counter("TcpExt", "TCPMigrateReqSuccess") - before).expect("a number");
+            let moved =
+                usize::try_from(counter("TcpExt", "TCPMigrateReqSuccess") - before).expect("a number");
             assert!(moved > 0);
             let at = |fate: &Fate| fate.listener.as_ref().is_some_and(|place| place.address.port() == port);
-            let told = || trace.fates().into_iter().filter(|f| f.cause == "migrated" && at(f)).collect::<Vec<_>>();
+            let told =
+                || trace.fates().into_iter().filter(|f| f.cause == "migrated" && at(f)).collect::<Vec<_>>();
             wait_until("all are told", seconds(20), || told().len() == moved);
             for puppet in &mut stay {
                 let (inode, pid) = (puppet.inode("s"), puppet.pid());
@@ -200,7 +204,10 @@ fn new_owners() {
                     let owner = fate.new_owner.clone().expect("who has it");
                     let client = fate.client.expect("a client");
                     assert!(clients.contains(&client), "{fate:#?}");
-                    let has = got.trim_matches(['[', ']']).split(", ").any(|port| port == client.port().to_string());
+                    let has = got
+                        .trim_matches(['[', ']'])
+                        .split(", ")
+                        .any(|port| port == client.port().to_string());
                     let named = (owner.listener.inode, owner.worker.map(|worker| worker.pid));
                     assert_eq!(named == (Some(inode), Some(pid)), has, "{fate:#?} {got}");
                 }

@@ -21,12 +21,12 @@ struct Part {
     not_on_6_1: &'static [&'static str],
     /// After so many seconds it is killed and has failed.
     limit: u32,
-    /// Takes minutes there: only with `--full`.
-    long: bool,
+    /// What runs without `--full`, where the whole takes minutes; empty: everything.
+    quick: &'static [&'static str],
 }
 
 const fn all(package: &'static str, target: &'static str) -> Part {
-    Part { package, target, only: &[], skip: &[], not_on_6_1: &[], limit: 120, long: false }
+    Part { package, target, only: &[], skip: &[], not_on_6_1: &[], limit: 120, quick: &[] }
 }
 
 impl Part {
@@ -65,13 +65,16 @@ const PARTS: &[Part] = &[
     Part { only: &["queue_outlives_its_worker"], ..all("relisten-e2e", "crash") },
     Part { only: &["queue_is_rescued"], ..all("relisten-e2e", "hang") },
     Part { only: &["foreign_member", "detached"], ..all("relisten-e2e", "steering") },
-    // Each cause once; what takes several of them at a time, or whole instances, is left out.
+    // Each cause once; what takes several of them at a time, or whole instances, is left out. In short what kernels tell
+    // in different ways.
     Part {
-        skip: &["slot", "healthy::", "filters", "is_lost", "words", "memory"],
+        skip: &["slot", "healthy::", "filters", "is_lost", "words", "aborted::orphans"],
         limit: 600,
-        long: true,
+        quick: &["aborted::by_the_server", "closed::new_owners", "strays::no", "strays::time_wait"],
         ..all("relisten-e2e", "trace")
     },
+    // Changes a setting of the machine, so nothing else may run then.
+    Part { only: &["aborted::orphans"], ..all("relisten-e2e", "trace") },
     all("relisten-e2e", "kernels"),
     // What needs the Go server is left out, and what a slow start decides.
     Part { skip: &["steering", "adoption_inside"], ..all("relisten-e2e", "features") },
@@ -116,12 +119,13 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
         script += "export RELISTEN_FULL=1\n";
     }
     let mut files = vec![relisten];
-    let parts: Vec<&Part> = match filter {
-        Some(filter) if PARTS.iter().any(|part| part.is_named(filter)) => {
-            PARTS.iter().filter(|part| part.is_named(filter)).collect()
-        }
-        _ => PARTS.iter().filter(|part| full || filter.is_some() || !part.long).collect(),
-    };
+    // The whole of what is named.
+    let mut parts: Vec<&Part> =
+        PARTS.iter().filter(|part| filter.is_some_and(|filter| part.is_named(filter))).collect();
+    let (full, filter) = if parts.is_empty() { (full, filter) } else { (true, None) };
+    if parts.is_empty() {
+        parts = PARTS.iter().collect();
+    }
     for part in &parts {
         let key = (part.package.to_owned(), part.target.to_owned());
         let file =
@@ -133,13 +137,18 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
         write!(script, "run {}/{} {} {}", part.package, part.target, part.limit, quoted(file)?)
             .and_then(|()| script.write_str(" --test-threads=2 $LEFT_OUT"))
             .and_then(|()| part.skip.iter().try_for_each(|name| write!(script, " --skip {name}")))
-            .and_then(|()| match filter.filter(|filter| !part.is_named(filter)) {
+            .and_then(|()| match filter {
                 Some(filter) => write!(script, " '{}'", filter.replace('\'', "'\\''")),
+                None if !full && !part.quick.is_empty() => {
+                    part.quick.iter().try_for_each(|name| write!(script, " {name}"))
+                }
                 None => part.only.iter().try_for_each(|name| write!(script, " {name}")),
             })
             .and_then(|()| script.write_str("\n"))
             .map_err(|error| error.to_string())?;
-        files.push(file.clone());
+        if !files.contains(file) {
+            files.push(file.clone());
+        }
     }
     Ok(Suite { files, script, parts: parts.len() })
 }

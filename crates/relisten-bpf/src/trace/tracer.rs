@@ -9,7 +9,9 @@ use aya::programs::cgroup_skb::CgroupSkbLinkId;
 use aya::programs::fentry::FEntryLinkId;
 use aya::programs::fexit::FExitLinkId;
 use aya::programs::raw_trace_point::RawTracePointLinkId;
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, ProgramError, RawTracePoint};
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, FExit, ProgramError, RawTracePoint,
+};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -50,7 +50,10 @@ impl Kernel {
                 let classic = Tracefs::start(port, config.pidns);
                 let levels = levels::no_programs(&say::chain(&error), classic.as_ref().err());
                 let names = names.clone();
-                return (Self { tracer: None, classic: classic.ok(), names, config, refused: BTreeSet::new() }, levels);
+                return (
+                    Self { tracer: None, classic: classic.ok(), names, config, refused: BTreeSet::new() },
+                    levels,
+                );
             }
         };
         let mut missing = Vec::new();

@@ -33,6 +33,8 @@ fn by_stack(record: &Record, symbols: &Symbols) -> Option<Cause> {
             "inet_csk_listen_stop" => return Some(Cause::ListenerClosed),
             "tcp_disconnect" => cause = Some(Cause::Linger),
             "__tcp_close" if cause.is_none() => cause = Some(Cause::UnreadData),
+            // Of what this timer does, only giving up an orphan for want of memory sends a reset (tcp_out_of_resources).
+            "tcp_write_timer_handler" => cause = Some(Cause::Memory),
             "tcp_keepalive_timer" => cause = Some(Cause::KeepaliveTimeout),
             _ => {}
         }
@@ -67,13 +69,14 @@ mod tests {
     #[test]
     fn old_kernels_are_understood_by_the_stack() {
         let symbols = Symbols::parse(
-            "10 T tcp_send_active_reset\n20 T tcp_disconnect\n30 T __tcp_close\n40 T inet_csk_listen_stop\n50 T x\n",
+            "10 T tcp_send_active_reset\n20 T tcp_disconnect\n30 T __tcp_close\n40 T inet_csk_listen_stop\n50 T x\n60 T tcp_write_timer_handler\n",
         );
         let cause =
             |stack: &[u64]| active(None, &Record { stack: stack.to_vec(), ..Record::default() }, &symbols);
         assert_eq!(cause(&[0x11, 0x21, 0x41, 0x31]), Cause::ListenerClosed);
         assert_eq!(cause(&[0x11, 0x21, 0x31]), Cause::Linger);
         assert_eq!(cause(&[0x11, 0x31]), Cause::UnreadData);
+        assert_eq!(cause(&[0x11, 0x61]), Cause::Memory);
         assert_eq!(cause(&[0x51]), Cause::OtherReset);
     }
 

@@ -127,7 +127,10 @@ impl Owner {
     /// `pid 12 (nginx, slot 3 of web)`
     pub(crate) fn words(&self) -> String {
         let Some(worker) = &self.worker else {
-            return self.listener.inode.map_or_else(String::new, |inode| format!("the listener with inode {inode}"));
+            return self
+                .listener
+                .inode
+                .map_or_else(String::new, |inode| format!("the listener with inode {inode}"));
         };
         let slot = match (worker.slot, &worker.instance) {
             (Some(slot), Some(instance)) => format!(", slot {slot} of {instance}"),
