@@ -185,10 +185,11 @@ impl Engine {
                 closed.waiting.remove(&client);
                 let heir = heir(&self.listeners, closed, closed.heirs.get(&client).copied());
                 let mut fate = Fate::new(closed.time_ns, Cause::Migrated, Phase::Queued);
-                fate.explanation = format!("{}: {}", Cause::Migrated.words(), closed.story(closed.time_ns));
-                if let Some(heir) = &heir {
-                    fate.explanation += &format!("; it is with {} now", heir.words());
-                }
+                let now = heir
+                    .as_ref()
+                    .map_or_else(String::new, |heir| format!("; it is with {} now", heir.words()));
+                let (words, story) = (Cause::Migrated.words(), closed.story(closed.time_ns));
+                fate.explanation = format!("{words}: {story}{now}");
                 fate.new_owner = heir;
                 fate.client = Some(client);
                 fate.listener = Some(closed.place.clone());
