@@ -21,12 +21,12 @@ struct Part {
     not_on_6_1: &'static [&'static str],
     /// After so many seconds it is killed and has failed.
     limit: u32,
-    /// What runs without `--full`, where the whole takes minutes; empty: everything.
-    quick: &'static [&'static str],
+    /// Takes minutes there: only with `--full`.
+    long: bool,
 }
 
 const fn all(package: &'static str, target: &'static str) -> Part {
-    Part { package, target, only: &[], skip: &[], not_on_6_1: &[], limit: 120, quick: &[] }
+    Part { package, target, only: &[], skip: &[], not_on_6_1: &[], limit: 120, long: false }
 }
 
 impl Part {
@@ -65,16 +65,15 @@ const PARTS: &[Part] = &[
     Part { only: &["queue_outlives_its_worker"], ..all("relisten-e2e", "crash") },
     Part { only: &["queue_is_rescued"], ..all("relisten-e2e", "hang") },
     Part { only: &["foreign_member", "detached"], ..all("relisten-e2e", "steering") },
-    // Each cause once; what takes several of them at a time, or whole instances, is left out. In short what kernels tell
-    // in different ways.
+    // Each cause once; what takes several of them at a time, or whole instances, is left out.
     Part {
         skip: &["slot", "healthy::", "filters", "is_lost", "words", "aborted::orphans"],
         limit: 600,
-        quick: &["aborted::by_the_server", "closed::new_owners", "strays::no", "strays::time_wait"],
+        long: true,
         ..all("relisten-e2e", "trace")
     },
     // Changes a setting of the machine, so nothing else may run then.
-    Part { only: &["aborted::orphans"], ..all("relisten-e2e", "trace") },
+    Part { only: &["aborted::orphans"], long: true, ..all("relisten-e2e", "trace") },
     all("relisten-e2e", "kernels"),
     // What needs the Go server is left out, and what a slow start decides.
     Part { skip: &["steering", "adoption_inside"], ..all("relisten-e2e", "features") },
@@ -122,9 +121,9 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
     // The whole of what is named.
     let mut parts: Vec<&Part> =
         PARTS.iter().filter(|part| filter.is_some_and(|filter| part.is_named(filter))).collect();
-    let (full, filter) = if parts.is_empty() { (full, filter) } else { (true, None) };
+    let filter = filter.filter(|_| parts.is_empty());
     if parts.is_empty() {
-        parts = PARTS.iter().collect();
+        parts = PARTS.iter().filter(|part| full || filter.is_some() || !part.long).collect();
     }
     for part in &parts {
         let key = (part.package.to_owned(), part.target.to_owned());
@@ -139,9 +138,6 @@ pub(super) fn build(filter: Option<&str>, full: bool) -> Result<Suite, String> {
             .and_then(|()| part.skip.iter().try_for_each(|name| write!(script, " --skip {name}")))
             .and_then(|()| match filter {
                 Some(filter) => write!(script, " '{}'", filter.replace('\'', "'\\''")),
-                None if !full && !part.quick.is_empty() => {
-                    part.quick.iter().try_for_each(|name| write!(script, " {name}"))
-                }
                 None => part.only.iter().try_for_each(|name| write!(script, " {name}")),
             })
             .and_then(|()| script.write_str("\n"))
