@@ -43,7 +43,13 @@ fn address_in_use_by_another_server() {
         refused(scene, &["--listen", "127.0.0.1:8000"], code::CANNOT_START, &words);
         // The same, learned from the worker: it fails by itself, and that is passed on.
         refused(scene, &["--ready-timeout", "5s"], code::CANNOT_START, &["8000"]);
+        // Nobody listens where it was asked for, and the second worker can't have the port of the first.
         drop(theirs);
+        let server = Kind::Python.server();
+        let options = ["--listen", "127.0.0.1:8001", "--ready-timeout", "3s"];
+        let finished =
+            scene.relisten().options(options).workers(2).command(&server.command).fail(seconds(20));
+        says(&finished, code::CANNOT_START, &["127.0.0.1:8000", "not given with --listen"]);
     });
 }
 

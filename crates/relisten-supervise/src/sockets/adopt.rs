@@ -56,6 +56,7 @@ impl Sockets {
         let explicit = self.places.get(&endpoint).is_some_and(|p| p.explicit);
         if !(explicit || learn) {
             self.warn_of_overlap(&endpoint);
+            self.warn_of_the_same(&endpoint, slot.0);
             return BindAnswer::GoOn;
         }
         // The kernel decides about privileged ports, unless the user named the address to us.
@@ -125,6 +126,17 @@ impl Sockets {
             tracing::warn!(worker_binds = %endpoint, listen = %given,
                 "a worker binds another address of a port given with --listen, which the kernel may refuse: give the \
                  address that the server binds, or leave --listen out");
+        }
+    }
+
+    /// With --listen, an address that was not given is the worker's own business, and only one can have it.
+    fn warn_of_the_same(&mut self, endpoint: &Endpoint, slot: u32) {
+        let first = *self.elsewhere.entry(endpoint.clone()).or_insert(Some(slot));
+        if first.is_some_and(|first| first != slot) {
+            self.elsewhere.insert(endpoint.clone(), None);
+            tracing::warn!(worker_binds = %endpoint,
+                "workers bind an address that was not given with --listen, and only one of them can have it: give it too, \
+                 or leave --listen out");
         }
     }
 

@@ -70,6 +70,8 @@ pub(crate) struct Sockets {
     changes: Vec<Change>,
     shutdowns: Shutdowns,
     arrivals: Arrivals,
+    /// Addresses that workers bind and that are none of ours, with the slot of the first; `None`: it has been spoken of.
+    elsewhere: BTreeMap<Endpoint, Option<u32>>,
     /// Shut down since the last look, in this order.
     last_shut: Vec<ListenerId>,
     /// Somebody left a group without our doing, since [`take_misled`](Self::take_misled).
@@ -94,6 +96,7 @@ impl Sockets {
             changes: Vec::new(),
             shutdowns: Shutdowns::new(),
             arrivals: Arrivals::new(),
+            elsewhere: BTreeMap::new(),
             last_shut: Vec::new(),
             misled: false,
         }
