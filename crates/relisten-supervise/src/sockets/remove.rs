@@ -65,6 +65,10 @@ impl Sockets {
             ebpf.take_out(id);
         }
         self.program(endpoint, None);
+        // Somebody may have taken it away a moment ago, and what is still there would be reset.
+        if !held.facts.quiet {
+            self.ensure_program(endpoint);
+        }
         self.shutdowns.forget(&held.listener);
         let _ = held.listener.shut();
         if let Some(ebpf) = &mut self.ebpf {
