@@ -2,8 +2,8 @@
 
 use relisten_e2e::load::{self, Load};
 use relisten_e2e::{
-    Kind, Relisten, Server, Status, Test, http, millis, per_server, process, rounds, seconds, wait_for,
-    wait_until,
+    Kind, Relisten, Server, Status, Test, cli, http, millis, per_server, process, rogue, rounds, seconds,
+    wait_for, wait_until,
 };
 use rustix::process::Signal;
 use std::thread::JoinHandle;
@@ -110,6 +110,31 @@ fn queue_is_rescued() {
         wait_until("it serves again", seconds(20), || {
             http::get(server.address, "/").is_ok_and(|a| a.pid() == pid)
         });
+        relisten.stop(seconds(20));
+    });
+}
+
+/// A worker that leaves is killed just when somebody has taken the program away: what waits for it moves all the same.
+#[test]
+fn queue_of_a_killed_leaver_moves_though_the_program_was_taken_away() {
+    Test::new().root().server(Kind::Python).run(|scene| {
+        let server = Kind::Python.server();
+        let options = ["--require", "ebpf", "--hang-after", "never", "--steer", "round-robin"];
+        let relisten = scene.relisten().options(options).server(&server).workers(2).start();
+        steered(&relisten, "ebpf");
+        let pid = relisten.status().pids()[1];
+        let _family = freeze(pid);
+        let clients = ask(&server, 20);
+        relisten.wait_status("half of them wait", seconds(10), |s| {
+            s.listeners[0].slots.iter().any(|slot| slot.slot == 1 && slot.queue == Some(10))
+        });
+        cli(&["scale", relisten.name(), "1", "--no-wait"]).ok();
+        let rogue = rogue::Rogue::join(scene, rogue::DETACH);
+        process::kill(pid);
+        let answers: Vec<_> = clients.into_iter().map(|c| c.join().expect("client")).collect();
+        assert!(answers.iter().all(|(served_by, _)| *served_by != pid), "{answers:?}");
+        relisten.wait_status("the program is back", seconds(10), |s| s.totals.programs_restored > 0);
+        rogue.leave();
         relisten.stop(seconds(20));
     });
 }
