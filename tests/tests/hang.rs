@@ -2,7 +2,7 @@
 
 use relisten_e2e::load::{self, Load};
 use relisten_e2e::{
-    Kind, Relisten, Server, Status, Test, cli, http, millis, per_server, process, rogue, rounds, seconds,
+    Kind, Relisten, Server, Status, Test, http, millis, per_server, process, rogue, rounds, seconds,
     wait_for, wait_until,
 };
 use rustix::process::Signal;
@@ -128,7 +128,7 @@ fn queue_of_a_killed_leaver_moves_though_the_program_was_taken_away() {
         relisten.wait_status("half of them wait", seconds(10), |s| {
             s.listeners[0].slots.iter().any(|slot| slot.slot == 1 && slot.queue == Some(10))
         });
-        cli(&["scale", relisten.name(), "1", "--no-wait"]).ok();
+        relisten.control(&["scale", "1", "--no-wait"]).ok();
         let rogue = rogue::Rogue::join(scene, rogue::DETACH);
         process::kill(pid);
         let answers: Vec<_> = clients.into_iter().map(|c| c.join().expect("client")).collect();
