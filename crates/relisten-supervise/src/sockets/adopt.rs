@@ -39,6 +39,9 @@ pub(crate) enum ListenAnswer {
     Fails(Errno),
 }
 
+/// Of addresses that are none of ours so many are remembered.
+const MOST_ELSEWHERE: usize = 64;
+
 impl Sockets {
     /// A worker binds its socket to an internet address.
     pub(crate) fn bind(
@@ -131,12 +134,20 @@ impl Sockets {
 
     /// With --listen, an address that was not given is the worker's own business, and only one can have it.
     fn warn_of_the_same(&mut self, endpoint: &Endpoint, slot: u32) {
-        let first = *self.elsewhere.entry(endpoint.clone()).or_insert(Some(slot));
+        let Some(first) = self.elsewhere.get_mut(endpoint) else { return };
         if first.is_some_and(|first| first != slot) {
-            self.elsewhere.insert(endpoint.clone(), None);
+            *first = None;
             tracing::warn!(worker_binds = %endpoint,
                 "workers bind an address that was not given with --listen, and only one of them can have it: give it too, \
                  or leave --listen out");
+        }
+    }
+
+    /// A worker listens on an address that is none of ours.
+    fn note_elsewhere(&mut self, endpoint: Endpoint, slot: u32) {
+        // Some listen on another port each time. To say it of the first ones is enough.
+        if endpoint.protocol() == Protocol::Tcp && self.elsewhere.len() < MOST_ELSEWHERE {
+            self.elsewhere.entry(endpoint).or_insert(Some(slot));
         }
     }
 
@@ -247,6 +258,9 @@ impl Sockets {
             || endpoint.protocol() != Protocol::Tcp
             || !sockopt::socket_reuseport(&listener).unwrap_or(false)
         {
+            if !managed {
+                self.note_elsewhere(endpoint, slot.0);
+            }
             return ListenAnswer::GoOn;
         }
         // Who has left has done so before it joins.

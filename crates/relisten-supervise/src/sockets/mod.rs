@@ -70,7 +70,7 @@ pub(crate) struct Sockets {
     changes: Vec<Change>,
     shutdowns: Shutdowns,
     arrivals: Arrivals,
-    /// Addresses that workers bind and that are none of ours, with the slot of the first; `None`: it has been spoken of.
+    /// Where workers listen that is none of ours, with the slot of the first; `None`: it has been spoken of.
     elsewhere: BTreeMap<Endpoint, Option<u32>>,
     /// Shut down since the last look, in this order.
     last_shut: Vec<ListenerId>,
