@@ -84,9 +84,7 @@ impl ProgramInfo {
         }
         Ok(Self { id, name, run_time_ns: words[24], run_count: words[25] })
     }
-}
 
-impl ProgramInfo {
     /// Was it loaded under this name? The kernel keeps the first 15 bytes.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
