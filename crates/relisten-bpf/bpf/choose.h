@@ -50,10 +50,10 @@ static __always_inline __s64 score(__u32 key, int expecting)
 }
 
 /*
- * Fewest connections: a key, which was looked up anyhow. Of few, the fewest of all, and among equals any. Of many, the better one of two: nearly as even,
- * costs the same however many there are, and a listener that is new and empty is not sent everything at once. Chance
- * comes from the packet's hash: a random number costs more than all the rest. Which is the lowest can't be foreseen, so
- * it is found without a jump.
+ * Fewest connections: a key, which was looked up anyhow. Of few, the fewest of all, and among equals any. Of many, the
+ * better one of two: nearly as even, costs the same however many there are, and a listener that is new and empty is not
+ * sent everything at once. Chance comes from the packet's hash: a random number costs more than all the rest. Which is
+ * the lowest can't be foreseen, so it is found without a jump.
  */
 static __always_inline __u32 least(const struct relisten_table *t, __u32 live, __u32 hash, int expecting)
 {

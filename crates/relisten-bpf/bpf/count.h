@@ -11,20 +11,9 @@ static __always_inline bool is_open(__u32 state)
 static __always_inline void opened(struct bpf_sock_ops *ops, bool labels)
 {
 	struct bpf_sock *sk = ops->sk;
-	struct relisten_listener *l;
-	__u32 key;
+	__u32 key = 0;
+	struct relisten_listener *l = sk ? listener_of(sk, labels, &key) : NULL;
 
-	if (!sk)
-		return;
-	if (labels) {
-		l = by_label(sk, &key);
-	} else {
-		struct relisten_owner *owner = by_storage(sk);
-		if (!owner)
-			return;
-		key = owner->key;
-		l = listener(key);
-	}
 	if (!l)
 		return;
 	struct relisten_counters *c = counters_of(key);
@@ -40,8 +29,7 @@ static __always_inline void changed(struct bpf_sock_ops *ops, bool labels)
 {
 	__u32 from = ops->args[0], to = ops->args[1];
 	struct bpf_sock *sk = ops->sk;
-	struct relisten_listener *l = NULL;
-	__u32 key;
+	__u32 key = 0;
 
 	/* A Fast Open connection is counted while it is still in SYN_RECV. */
 	if (!sk || is_open(to) || !(is_open(from) || from == TCP_SYN_RECV))
@@ -59,13 +47,7 @@ static __always_inline void changed(struct bpf_sock_ops *ops, bool labels)
 			return;
 		}
 	}
-	if (labels) {
-		l = by_label(sk, &key);
-	} else {
-		struct relisten_owner *owner = by_storage(sk);
-		if (owner)
-			l = listener(owner->key);
-	}
+	struct relisten_listener *l = listener_of(sk, labels, &key);
 	if (l)
 		__sync_fetch_and_add(&l->open, -1);
 }

@@ -31,11 +31,19 @@ static __always_inline struct relisten_listener *by_label(struct bpf_sock *sk, _
 	return label && l && READ_ONCE(l->label) == label ? l : NULL;
 }
 
-/* The owner kept with it, unless its key has been given to another listener since. */
-static __always_inline struct relisten_owner *by_storage(struct bpf_sock *sk)
+/* By the owner kept with it, unless its key has been given to another listener since. */
+static __always_inline struct relisten_listener *by_storage(struct bpf_sock *sk, __u32 *key)
 {
 	struct relisten_owner *owner = bpf_sk_storage_get(&owners, sk, NULL, 0);
-	return owner && of_owner(owner) ? owner : NULL;
+	if (!owner || !of_owner(owner))
+		return NULL;
+	*key = owner->key;
+	return listener(owner->key);
+}
+
+static __always_inline struct relisten_listener *listener_of(struct bpf_sock *sk, bool labels, __u32 *key)
+{
+	return labels ? by_label(sk, key) : by_storage(sk, key);
 }
 
 #endif

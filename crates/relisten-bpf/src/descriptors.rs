@@ -34,6 +34,9 @@ use Kind::{Cookies, Count, Counters, Groups, Instance, Listeners, Loads, Moved, 
 const SINGLE: [Kind; 10] =
     [Sockets, Listeners, Counters, Groups, Instance, Loads, Owners, Cookies, Moved, Count];
 
+/// The name of the [program that counts](Kind::Count) where it goes by labels: bpf/label.h.
+pub(crate) const COUNT_BY_LABELS: &str = "count_labels";
+
 impl Kind {
     /// What there is for so many groups, in the order in which [`Descriptors`] pass it.
     pub fn all(groups: usize) -> impl Iterator<Item = Self> {

@@ -1,5 +1,5 @@
 use crate::abi;
-use crate::descriptors::{Descriptors, Kind};
+use crate::descriptors::{COUNT_BY_LABELS, Descriptors, Kind};
 use crate::error::{LoadError, OpenError};
 use crate::steering::Steering;
 use aya::programs::{Program, ProgramError};
@@ -25,9 +25,9 @@ impl Loaded {
     fn take(object: &mut Ebpf, groups: usize) -> Result<Self, LoadError> {
         let fds = Kind::all(groups.clamp(1, abi::GROUPS)).map(|kind| match kind.map_name() {
             Some(name) => map(object, name),
-            // Needs more than all the others, see bpf/label.h.
+            // Needs more than all the others.
             None if kind == Kind::Count => {
-                program(object, "count_labels".to_owned()).or_else(|_| program(object, kind.name()))
+                program(object, COUNT_BY_LABELS.to_owned()).or_else(|_| program(object, kind.name()))
             }
             None => program(object, kind.name()),
         });

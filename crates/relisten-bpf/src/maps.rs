@@ -3,7 +3,7 @@
 use crate::abi::{
     self, CountersEntry, GroupEntry, InstanceEntry, ListenerEntry, LoadEntry, MovedEntry, OwnerEntry,
 };
-use crate::descriptors::{Descriptors, Kind};
+use crate::descriptors::{COUNT_BY_LABELS, Descriptors, Kind};
 use crate::error::OpenError;
 use relisten_sys::bpf::{Map, ProgramInfo, SharedArray, map_type};
 use std::mem::offset_of;
@@ -16,7 +16,7 @@ pub(crate) struct Maps {
     pub(crate) owners: Map,
     pub(crate) cookies: Map,
     pub(crate) moved: Map,
-    /// The program that counts goes by labels: bpf/label.h.
+    /// Connections know their listener by labels: bpf/label.h.
     pub(crate) labels: bool,
     pub(crate) count: OwnedFd,
     pub(crate) programs: Vec<OwnedFd>,
@@ -65,7 +65,7 @@ impl Maps {
             }
         }
         let count = programs.remove(0);
-        let labels = ProgramInfo::read(count.as_fd()).is_ok_and(|info| info.is_named("count_labels"));
+        let labels = ProgramInfo::read(count.as_fd()).is_ok_and(|info| info.is_named(COUNT_BY_LABELS));
         let mut named = |wanted: Kind| {
             let place = maps.iter().position(|(kind, _)| *kind == wanted);
             let name = wanted.map_name().unwrap_or_default();

@@ -114,20 +114,13 @@ impl Steering {
     /// Where a connection is counted that was moved from one queue to another, and is open still: by its cookie
     /// (`SO_COOKIE`). `None`: it was not moved, or its listener has gone.
     pub fn moved_to(&self, cookie: u64) -> Option<ListenerKey> {
-        let (_, entry) = self.moved_entry(cookie)?;
-        let owner = offset_of!(MovedEntry, owner);
-        let key = ListenerKey::new(word(&entry, owner + offset_of!(OwnerEntry, key))?)?;
-        let incarnation = self.maps.counters_u32(key.index(), offset_of!(CountersEntry, incarnation));
-        let same =
-            word(&entry, owner + offset_of!(OwnerEntry, incarnation))? == incarnation.load(Ordering::Acquire);
-        same.then_some(key)
+        self.moved_entry(cookie)?.1
     }
 
     /// A connection has ended that was opened when nobody counted, so nobody is told. If it had been moved it is counted
     /// where it was, until now. False: it had not been.
     pub fn uncounted_ended(&self, cookie: u64) -> bool {
-        let key = self.moved_to(cookie);
-        let Some((place, _)) = self.moved_entry(cookie) else { return false };
+        let Some((place, key)) = self.moved_entry(cookie) else { return false };
         let removed = self.maps.moved.set(&place.to_ne_bytes(), &[0; size_of::<MovedEntry>()]).is_ok();
         if removed {
             if let Some(key) = key {
@@ -139,15 +132,27 @@ impl Steering {
         removed
     }
 
-    /// What is known of a moved connection, and at which place: `moved_find` of bpf/moved.h.
-    fn moved_entry(&self, cookie: u64) -> Option<(u32, [u8; size_of::<MovedEntry>()])> {
-        let places = (0..abi::MOVED_PLACES).map(|i| (cookie.wrapping_add(i) % abi::MOVED as u64) as u32);
-        places.into_iter().find_map(|place| {
+    /// At which place a moved connection is noted, and for whom; `None`: that listener has gone. `moved_find` of
+    /// bpf/moved.h.
+    fn moved_entry(&self, cookie: u64) -> Option<(u32, Option<ListenerKey>)> {
+        let mut places = (0..abi::MOVED_PLACES).map(|i| (cookie.wrapping_add(i) % abi::MOVED as u64) as u32);
+        places.find_map(|place| {
             let mut entry = [0; size_of::<MovedEntry>()];
             let found = self.maps.moved.get(&place.to_ne_bytes(), &mut entry).ok()?;
             let its = u64::from_ne_bytes(*entry.first_chunk()?);
-            (found && its == cookie).then_some((place, entry))
+            (found && its == cookie).then(|| (place, self.still(&entry)))
         })
+    }
+
+    /// The owner of a moved connection, unless its key has been given to another listener since.
+    fn still(&self, entry: &[u8; size_of::<MovedEntry>()]) -> Option<ListenerKey> {
+        let word = |at: usize| {
+            let at = offset_of!(MovedEntry, owner) + at;
+            entry.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+        };
+        let key = ListenerKey::new(word(offset_of!(OwnerEntry, key))?)?;
+        let incarnation = self.maps.counters_u32(key.index(), offset_of!(CountersEntry, incarnation));
+        (word(offset_of!(OwnerEntry, incarnation))? == incarnation.load(Ordering::Acquire)).then_some(key)
     }
 
     /// Moved connections that are open and counted where they are now. At most [`abi::MOVED`].
@@ -155,8 +160,4 @@ impl Steering {
         let moved = self.maps.instance_u64(offset_of!(InstanceEntry, moved)).load(Ordering::Relaxed);
         u64::try_from(moved as i64).unwrap_or(0)
     }
-}
-
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
